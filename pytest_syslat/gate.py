@@ -1,0 +1,420 @@
+"""The gate: paired differences per cell, joint intervals for all cells, verdicts."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import optimize, stats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_syslat.budget import Budget
+
+OVERHEAD_COLUMNS = (
+    "agent",
+    "syscall",
+    "figure",
+    "placement",
+    "blocks",
+    "vanilla_us",
+    "agent_us",
+    "delta_us",
+    "delta_pct",
+    "ci_low_us",
+    "ci_high_us",
+    "ci_low_pct",
+    "ci_high_pct",
+    "mde_us",
+    "budget",
+    "p_adjusted",
+    "verdict",
+)
+"""The columns of overhead.csv, in order."""
+
+_POWER = 0.80
+
+# Differences keep this many decimals (of µs, or of the natural logarithm). That is far below the
+# nanosecond which clocks resolve, and enough for ln(11/10) and ln(1 + 10 %), or 10.3 - 10.1 and
+# 0.2, to be the same number: an overhead of exactly the budget in each block must not be
+# decided by how a division was rounded.
+_DECIMALS = 10
+
+
+class Verdict(StrEnum):
+    """What is known about a cell against its budget."""
+
+    PASSED = "passed"
+    REGRESSED = "regressed"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one syscall under one agent."""
+
+    syscall: str
+    agent: str
+    figure: str
+
+    @property
+    def id(self) -> str:
+        """Name of the cell in test ids, such as ``connect-tetragon-p50``."""
+        return f"{self.syscall}-{self.agent}-{self.figure}"
+
+
+@dataclass(frozen=True, eq=False)
+class CellData:
+    """What was measured for a cell.
+
+    Attributes:
+        cell: The cell.
+        budget: What is allowed, or None if the cell is only to be estimated.
+        vanilla_us: The figure in the vanilla arm, in µs, one value a block.
+        agent_us: The figure in the agent's arm, in µs, of the same blocks in the same order.
+        refused: One sentence for each trial behind the cell that was refused.
+        undecided: One sentence for each reason why the cell cannot pass.
+
+    Raises:
+        ValueError: If the two series do not pair up, or a value is not a positive finite number.
+    """
+
+    cell: Cell
+    budget: Budget | None
+    vanilla_us: NDArray[np.float64]
+    agent_us: NDArray[np.float64]
+    refused: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.vanilla_us.ndim != 1 or self.vanilla_us.shape != self.agent_us.shape:
+            raise ValueError(
+                f"{self.cell.id}: one value a block is needed in each arm, but the shapes are "
+                f"{self.vanilla_us.shape} (vanilla) and {self.agent_us.shape} (agent)"
+            )
+        for arm, values_us in (("vanilla", self.vanilla_us), ("agent", self.agent_us)):
+            wrong = values_us[~(np.isfinite(values_us) & (values_us > 0))]
+            if wrong.size:
+                raise ValueError(
+                    f"{self.cell.id}: latencies are positive finite µs, but {arm} has {wrong[0]:g}"
+                )
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The overhead of a cell, with simultaneous limits, and the verdict on it.
+
+    What cannot be computed is nan: all figures without blocks, limits, `p_adjusted` and `mde_us`
+    with a single block, and `p_adjusted` without a budget.
+
+    Attributes:
+        cell: The cell.
+        blocks: Paired blocks behind it.
+        vanilla_us: Mean over blocks in the vanilla arm: the arithmetic one under a budget in µs,
+            the geometric one else.
+        agent_us: The same for the agent's arm.
+        delta_us: ``agent_us - vanilla_us``.
+        delta_pct: `delta_us` in per cent of `vanilla_us`, like the limits below.
+        ci_low_us: Lower limit of the simultaneous interval of `delta_us`.
+        ci_high_us: Upper limit.
+        ci_low_pct: Lower limit of the simultaneous interval of `delta_pct`.
+        ci_high_pct: Upper limit.
+        mde_us: Smallest true excess over the budget (over no overhead without one) that this
+            test in this family finds with 80 % power.
+        budget: What is allowed.
+        p_adjusted: Two-sided p value, adjusted for the family, of an overhead above the budget.
+        verdict: The verdict, or None without a budget: such a cell isn't judged.
+        reasons: Sentences that say why a cell has not passed.
+    """
+
+    cell: Cell
+    blocks: int
+    vanilla_us: float
+    agent_us: float
+    delta_us: float
+    delta_pct: float
+    ci_low_us: float
+    ci_high_us: float
+    ci_low_pct: float
+    ci_high_pct: float
+    mde_us: float
+    budget: Budget | None
+    p_adjusted: float
+    verdict: Verdict | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A cell on the scale on which it is tested: log ratios, or differences in µs.
+
+    `mean` and `margin` are on that scale, `sd` is the sample standard deviation of the blocks.
+    """
+
+    relative: bool
+    blocks: int
+    vanilla_us: float
+    mean: float
+    sd: float
+    margin: float
+
+    @property
+    def standard_error(self) -> float:
+        return self.sd / math.sqrt(self.blocks) if self.blocks else math.nan
+
+    def cost_us(self, difference: float) -> float:
+        """Convert a difference on the scale of the test to µs above vanilla."""
+        if not self.relative:
+            return difference
+        # Limits from two blocks can lie beyond what a float holds; infinity is the answer then.
+        with np.errstate(over="ignore"):
+            return float(self.vanilla_us * np.expm1(difference))
+
+    def cost_pct(self, difference: float) -> float:
+        """Convert a difference on the scale of the test to per cent of vanilla."""
+        return 100 * self.cost_us(difference) / self.vanilla_us
+
+
+def judge(
+    family: Sequence[CellData], *, alpha: float = 0.05, min_blocks: int = 8
+) -> list[CellResult]:
+    """Judge cells together: all their intervals hold at once with probability ``1 - alpha``.
+
+    The unit is the block. Under a budget of N per cent, and without a budget, a block's difference
+    is ``ln(agent / vanilla)`` and the margin ``ln(1 + N / 100)``; under one of N µs it is
+    ``agent - vanilla`` and the margin N. Estimate, interval and test come from these differences
+    by the paired t method, with Bonferroni's correction for the m cells that are judged and can
+    be: quantile ``t_{1 - alpha / (2 m), blocks - 1}``. Without such a cell m counts the judged
+    ones, without these all. ``p_adjusted < alpha`` and a lower limit above the budget are the
+    same event.
+
+    Verdicts, the first that applies: invalid if a trial was refused or nothing was measured;
+    inconclusive with too few blocks; regressed if the lower limit is above the budget; passed if
+    the upper limit is not and nothing else speaks against it; else inconclusive. A traced figure
+    does not pass while the user cost of the same syscall and agent is regressed.
+
+    Args:
+        family: All cells of a run that are looked at together.
+        alpha: Probability that any interval of the family misses the truth.
+        min_blocks: Fewer blocks decide nothing; at least 2, since one has no spread.
+
+    Returns:
+        The results in the order of `family`.
+
+    Raises:
+        ValueError: If `alpha` is not between 0 and 1 or `min_blocks` is below 2.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1, not {alpha:g}")
+    if min_blocks < 2:
+        raise ValueError(f"min_blocks must be at least 2, not {min_blocks}")
+    family_size = _family_size(family, min_blocks)
+    results = [_judge_cell(data, family_size, alpha, min_blocks) for data in family]
+    return _hold_back_hidden_cost(results)
+
+
+@functools.cache
+def detectable_effect_sd(blocks: int, alpha_per_side: float) -> float:
+    """Give the smallest effect that a one-sided paired t test finds with 80 % power.
+
+    The power at an effect of d standard deviations is ``P(T > t_{1 - alpha_per_side, n - 1})``
+    with T noncentral t, n - 1 degrees of freedom and noncentrality ``d sqrt(n)`` (Cohen 1988,
+    Statistical Power Analysis for the Behavioral Sciences, section 2.5); solved for d.
+
+    Args:
+        blocks: Pairs in the sample, n.
+        alpha_per_side: Level of the one-sided test of this one cell, below 0.5: for a two-sided
+            family of m at level alpha, ``alpha / (2 m)``.
+
+    Returns:
+        The effect in standard deviations of the paired difference; nan below two blocks.
+    """
+    if blocks < 2:
+        return math.nan
+    freedom = blocks - 1
+    quantile = _quantile(blocks, alpha_per_side)
+
+    def missing_power(noncentrality: float) -> float:
+        return float(stats.nct.sf(quantile, freedom, noncentrality)) - _POWER
+
+    # The test misses only if the mean is unluckily low or the spread unluckily high. Each has half
+    # of the allowed probability here, so that the power at this noncentrality is enough.
+    half = (1 - _POWER) / 2
+    enough = float(
+        stats.norm.isf(half) + quantile * math.sqrt(stats.chi2.isf(half, freedom) / freedom)
+    )
+    return float(optimize.brentq(missing_power, 0.0, enough)) / math.sqrt(blocks)
+
+
+def overhead_rows(results: Sequence[CellResult], placement: str) -> list[dict[str, object]]:
+    """Arrange results as the rows of overhead.csv.
+
+    Args:
+        results: What `judge` returned.
+        placement: Where the tracer stood: ``last``, ``first`` or ``unknown``.
+
+    Returns:
+        One dictionary a result, with `OVERHEAD_COLUMNS` as keys in that order. Numbers are not
+        rounded; a missing budget or verdict is an empty string.
+    """
+    return [
+        {
+            "agent": result.cell.agent,
+            "syscall": result.cell.syscall,
+            "figure": result.cell.figure,
+            "placement": placement,
+            "blocks": result.blocks,
+            "vanilla_us": result.vanilla_us,
+            "agent_us": result.agent_us,
+            "delta_us": result.delta_us,
+            "delta_pct": result.delta_pct,
+            "ci_low_us": result.ci_low_us,
+            "ci_high_us": result.ci_high_us,
+            "ci_low_pct": result.ci_low_pct,
+            "ci_high_pct": result.ci_high_pct,
+            "mde_us": result.mde_us,
+            "budget": str(result.budget) if result.budget else "",
+            "p_adjusted": result.p_adjusted,
+            "verdict": result.verdict.value if result.verdict else "",
+        }
+        for result in results
+    ]
+
+
+def _family_size(family: Sequence[CellData], min_blocks: int) -> int:
+    """Count the cells that share the error probability.
+
+    Which cells these are depends on no latency, so leaving some out is no peeking.
+    """
+    judged = [data for data in family if data.budget]
+    testable = [data for data in judged if not data.refused and data.vanilla_us.size >= min_blocks]
+    return len(testable or judged or family)
+
+
+def _judge_cell(data: CellData, family_size: int, alpha: float, min_blocks: int) -> CellResult:
+    sample = _sample(data)
+    alpha_per_side = alpha / (2 * family_size)
+    margin_of_error = _quantile(sample.blocks, alpha_per_side) * sample.standard_error
+    low, high = sample.mean - margin_of_error, sample.mean + margin_of_error
+    excess = detectable_effect_sd(sample.blocks, alpha_per_side) * sample.sd
+    delta_us = sample.cost_us(sample.mean)
+    result = CellResult(
+        cell=data.cell,
+        blocks=sample.blocks,
+        vanilla_us=sample.vanilla_us,
+        agent_us=sample.vanilla_us + delta_us,
+        delta_us=delta_us,
+        delta_pct=sample.cost_pct(sample.mean),
+        ci_low_us=sample.cost_us(low),
+        ci_high_us=sample.cost_us(high),
+        ci_low_pct=sample.cost_pct(low),
+        ci_high_pct=sample.cost_pct(high),
+        mde_us=sample.cost_us(sample.margin + excess) - sample.cost_us(sample.margin),
+        budget=data.budget,
+        p_adjusted=_p_adjusted(sample, family_size) if data.budget else math.nan,
+        verdict=None,
+        reasons=(),
+    )
+    if data.budget is None:
+        return result
+    if data.refused or not sample.blocks:
+        reasons = data.refused or ("no block was measured in both arms",)
+        return replace(result, verdict=Verdict.INVALID, reasons=reasons)
+    if sample.blocks < min_blocks:
+        count = "1 block" if sample.blocks == 1 else f"{sample.blocks} blocks"
+        reasons = (f"{count}, {min_blocks} are needed to decide", *data.undecided)
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
+    if low > sample.margin:
+        reasons = (_excess_sentence(result, data.budget), *data.undecided)
+        return replace(result, verdict=Verdict.REGRESSED, reasons=reasons)
+    if high > sample.margin:
+        reasons = (_straddle_sentence(result, data.budget), *data.undecided)
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
+    if data.undecided:
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=data.undecided)
+    return replace(result, verdict=Verdict.PASSED)
+
+
+def _sample(data: CellData) -> _Sample:
+    relative = data.budget is None or data.budget.unit == "%"
+    amount = data.budget.amount if data.budget else 0.0
+    blocks = data.vanilla_us.size
+    if not blocks:
+        return _Sample(relative, 0, math.nan, math.nan, math.nan, math.nan)
+    if relative:
+        differences = np.log(data.agent_us / data.vanilla_us)
+        vanilla_us = math.exp(np.log(data.vanilla_us).mean())
+        margin = math.log1p(amount / 100)
+    else:
+        differences = data.agent_us - data.vanilla_us
+        vanilla_us = float(data.vanilla_us.mean())
+        margin = amount
+    differences = differences.round(_DECIMALS)
+    mean, sd = float(differences.mean()), math.nan
+    if blocks > 1:
+        sd = float(differences.std(ddof=1))
+        if np.ptp(differences) == 0:
+            # The mean of n equal numbers need not be that number in floating point.
+            mean, sd = float(differences[0]), 0.0
+    return _Sample(relative, blocks, vanilla_us, mean, sd, round(margin, _DECIMALS))
+
+
+@functools.cache
+def _quantile(blocks: int, alpha_per_side: float) -> float:
+    """Upper quantile of Student's t with `blocks` - 1 degrees of freedom; nan if that is none."""
+    return float(stats.t.isf(alpha_per_side, blocks - 1))
+
+
+def _p_adjusted(sample: _Sample, family_size: int) -> float:
+    if sample.blocks < 2:
+        return math.nan
+    if sample.sd == 0:
+        return 0.0 if sample.mean > sample.margin else 1.0
+    t = (sample.mean - sample.margin) / sample.standard_error
+    return min(1.0, 2 * family_size * float(stats.t.sf(t, sample.blocks - 1)))
+
+
+def _hold_back_hidden_cost(results: Sequence[CellResult]) -> list[CellResult]:
+    """Let no traced figure pass while the user pays more than the budget.
+
+    An agent can work outside the interval that the tracer measures (before its start, or after
+    its end); then the traced figure is fine and means nothing.
+    """
+    regressed_user = {
+        (result.cell.syscall, result.cell.agent): "; ".join(result.reasons)
+        for result in results
+        if result.cell.figure == "user" and result.verdict is Verdict.REGRESSED
+    }
+
+    def held_back(result: CellResult) -> CellResult:
+        why = regressed_user.get((result.cell.syscall, result.cell.agent))
+        if why is None or result.verdict is not Verdict.PASSED:
+            return result
+        reason = f"cost outside the interval: what the user pays has regressed ({why})"
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=(reason,))
+
+    return [held_back(result) for result in results]
+
+
+def _excess_sentence(result: CellResult, budget: Budget) -> str:
+    low, _ = _interval_in_unit_of(budget, result)
+    return f"the overhead is at least {low}, above the budget {budget}"
+
+
+def _straddle_sentence(result: CellResult, budget: Budget) -> str:
+    low, high = _interval_in_unit_of(budget, result)
+    return f"the overhead is between {low} and {high}, the budget {budget} lies inside"
+
+
+def _interval_in_unit_of(budget: Budget, result: CellResult) -> tuple[str, str]:
+    if budget.unit == "%":
+        return f"{result.ci_low_pct:+.2f} %", f"{result.ci_high_pct:+.2f} %"
+    return f"{result.ci_low_us:+.3f} µs", f"{result.ci_high_us:+.3f} µs"
