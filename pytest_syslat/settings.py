@@ -1,0 +1,373 @@
+"""All options, read once: command line > ini > environment > default.
+
+`OPTIONS` is the one table from which the command line, the ini keys and the validation are made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_syslat.budget import Budget, parse_budget
+from pytest_syslat.syscalls import SYSCALLS
+
+VANILLA = "vanilla"
+TRIALS_DEFAULT = 5
+TRIALS_WHEN_JUDGED = 8
+"""With fewer blocks a family of cells cannot be decided at 5 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for, validated. Units are in the names."""
+
+    agents: tuple[str, ...] = ()
+    trials: int = TRIALS_DEFAULT
+    warmup_s: float = 30.0
+    lmbench_reps: int = 10
+    openat_mult: int = 10
+    pin_core: int = 2
+    tracer: str = "distribution"
+    budgets: tuple[Budget, ...] = ()
+    min_calls: int = 1000
+    result_dir: Path = Path("result/5.5")
+    lmbench_dir: Path | None = None
+    seed: int = 0
+    strict: bool = False
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All arms: vanilla and the agents."""
+        return (VANILLA, *self.agents)
+
+    def runs(self, syscall: str) -> int:
+        """Traced lmbench runs in a trial of `syscall`, before more are added for `min_calls`."""
+        return self.lmbench_reps * (self.openat_mult if syscall == "openat" else 1)
+
+    def as_dict(self) -> dict[str, object]:
+        """All settings as plain values, for sysinfo and run.json."""
+        plain: dict[str, object] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, tuple):
+                plain[each.name] = [str(item) for item in value]
+            else:
+                plain[each.name] = str(value) if isinstance(value, Path) else value
+        return plain
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option in all its forms."""
+
+    name: str
+    """Of the ini key `syslat_<name>` and, with dashes, of `--syslat-<name>`."""
+    setting: str
+    """The field of Settings that it fills."""
+    parse: Callable[[str], Any]
+    """Turns one text into a value; raises ValueError that says what is allowed."""
+    metavar: str | None
+    help: str
+    environment: str | None = None
+    repeatable: bool = False
+    is_flag: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The long form on the command line."""
+        return "--syslat-" + self.name.replace("_", "-")
+
+    @property
+    def ini(self) -> str:
+        """The ini key."""
+        return f"syslat_{self.name}"
+
+    @property
+    def dest(self) -> str:
+        """The attribute of pytest's option namespace."""
+        return f"syslat_{self.name}"
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = minimum - 1
+        if value < minimum:
+            raise ValueError(f"a whole number of at least {minimum} is needed")
+        return value
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError("a number of seconds, 0 or more, is needed")
+    return value
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"allowed is {' or '.join(allowed)}")
+        return text
+
+    return parse
+
+
+def _truth(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError("allowed is true or false")
+    return words[text.lower()]
+
+
+def _budget(text: str) -> Budget:
+    return parse_budget(text, tuple(SYSCALLS))
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a name is needed")
+    return text.strip()
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "agent",
+        "agents",
+        _name,
+        "NAME",
+        "arm to measure beside vanilla: an agent's name, or 'all'; repeatable",
+        repeatable=True,
+    ),
+    Option(
+        "trials",
+        "trials",
+        _whole(1),
+        "N",
+        f"trials of each syscall in each arm (default: {TRIALS_DEFAULT}; "
+        f"{TRIALS_WHEN_JUDGED} when budgets are judged)",
+        environment="TRIALS",
+    ),
+    Option(
+        "warmup_sec",
+        "warmup_s",
+        _seconds,
+        "S",
+        "seconds of unrecorded load once an arm, a tenth of it after each later switch "
+        "(default: 30)",
+        environment="WARMUP_SEC",
+    ),
+    Option(
+        "lmbench_reps",
+        "lmbench_reps",
+        _whole(1),
+        "N",
+        "lmbench runs in a trial (default: 10)",
+        environment="LMBENCH_REPS",
+    ),
+    Option(
+        "openat_mult",
+        "openat_mult",
+        _whole(1),
+        "N",
+        "multiplies the runs of openat (default: 10)",
+        environment="OPENAT_MULT",
+    ),
+    Option(
+        "pin_core",
+        "pin_core",
+        _whole(0),
+        "N",
+        "core to measure on; the last one if there is no such core (default: 2)",
+        environment="PIN_CORE",
+    ),
+    Option(
+        "testbed",
+        "testbed",
+        _one_of("auto", "local"),
+        "auto|local",
+        "where to measure; this version measures on this host only (default: auto)",
+    ),
+    Option(
+        "tracer",
+        "tracer",
+        _one_of("distribution", "events"),
+        "distribution|events",
+        "exact counts in the kernel, or one line a call (default: distribution)",
+    ),
+    Option(
+        "placement",
+        "placement",
+        _one_of("last"),
+        "last",
+        "order of the tracer and the agent; this version attaches after the agent (default: last)",
+    ),
+    Option(
+        "budget",
+        "budgets",
+        _budget,
+        "SYSCALL:FIGURE<=+N%",
+        "overhead that is allowed against vanilla, such as 'connect:p50<=+10%%' or "
+        "'*:user<=+2us'; figures: p50, p90, p99, mean, user; repeatable",
+        repeatable=True,
+    ),
+    Option(
+        "min_calls",
+        "min_calls",
+        _whole(1),
+        "N",
+        "calls that a trial must have; runs are added until it has them (default: 1000)",
+    ),
+    Option(
+        "baseline",
+        "baseline",
+        _one_of("interleaved"),
+        "interleaved",
+        "what agents are compared with: vanilla in the same blocks (default: interleaved)",
+    ),
+    Option(
+        "result_dir",
+        "result_dir",
+        lambda text: Path(_name(text)),
+        "DIR",
+        "directory for the result files (default: result/5.5)",
+    ),
+    Option(
+        "lmbench_dir",
+        "lmbench_dir",
+        lambda text: Path(_name(text)),
+        "DIR",
+        "directory of lmbench's programs (default: searched)",
+    ),
+    Option(
+        "seed",
+        "seed",
+        _whole(0),
+        "N",
+        "seed of the order of arms (default: random, printed)",
+    ),
+    Option(
+        "strict",
+        "strict",
+        _truth,
+        None,
+        "an inconclusive verdict fails, too",
+        is_flag=True,
+    ),
+)
+
+_WITHOUT_FIELD = {"testbed", "placement", "baseline"}
+"""Options with one possible value so far: checked, then of no further use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was given for an option, and where: for messages."""
+
+    texts: tuple[str, ...] = field(default=())
+    source: str = ""
+
+
+def read_settings(
+    config: pytest.Config, agent_names: Sequence[str], environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Read and validate all options.
+
+    Args:
+        config: pytest's configuration with the options of `OPTIONS`.
+        agent_names: Agents that exist.
+        environment: Where the original script's variables are looked up.
+
+    Raises:
+        pytest.UsageError: One line that names the option and what is allowed.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        given = _given(config, option, environment)
+        if not given.texts:
+            continue
+        parsed = [_parsed(option, text, given.source) for text in given.texts]
+        if option.setting not in _WITHOUT_FIELD:
+            values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
+    values["agents"] = _agents(values.get("agents", ()), agent_names)
+    if "trials" not in values and values["agents"] and values.get("budgets"):
+        values["trials"] = TRIALS_WHEN_JUDGED
+    values.setdefault("seed", random.SystemRandom().randrange(2**31))
+    values["result_dir"] = config.rootpath / values.get("result_dir", Settings().result_dir)
+    if values.get("lmbench_dir") is not None and not values["lmbench_dir"].is_dir():
+        raise pytest.UsageError(
+            f"--syslat-lmbench-dir: {values['lmbench_dir']} is not a directory: "
+            "give the one in which lat_syscall stands"
+        )
+    return Settings(**values)
+
+
+def _given(config: pytest.Config, option: Option, environment: Mapping[str, str]) -> Given:
+    on_command_line = config.getoption(option.dest, None)
+    if on_command_line is not None:
+        many = on_command_line if isinstance(on_command_line, list) else [on_command_line]
+        return Given(tuple(str(text) for text in many), option.flag)
+    in_ini = config.getini(option.ini)
+    if in_ini:
+        many = in_ini if isinstance(in_ini, list) else [in_ini]
+        return Given(tuple(str(text) for text in many), f"ini option {option.ini}")
+    if option.environment and environment.get(option.environment):
+        return Given((environment[option.environment],), f"variable {option.environment}")
+    return Given()
+
+
+def _parsed(option: Option, text: str, source: str) -> Any:
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        also = "" if source == option.flag else f" ({option.flag})"
+        raise pytest.UsageError(f"{source}{also}: {text!r} is not valid: {error}") from None
+
+
+def _agents(wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    chosen: list[str] = []
+    for name in wanted:
+        if name == "all":
+            chosen += known
+        elif name in known:
+            chosen.append(name)
+        elif name != VANILLA:
+            raise pytest.UsageError(
+                f"--syslat-agent: unknown agent {name!r}: allowed is {', '.join(known)} or all"
+            )
+    return tuple(dict.fromkeys(chosen))
+
+
+def given_on_command_line(config: pytest.Config) -> bool:
+    """Whether any of our options stands on the command line."""
+    return any(config.getoption(option.dest, None) is not None for option in OPTIONS)
+
+
+def check_result_dir(settings: Settings) -> None:
+    """Fail early where results could not be written; raises pytest.UsageError."""
+    place = settings.result_dir
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise pytest.UsageError(
+            f"--syslat-result-dir: {place} is not a directory: give a directory"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise pytest.UsageError(
+            f"--syslat-result-dir: {settings.result_dir} cannot be written: "
+            "give a directory that you may write to"
+        )

@@ -1,0 +1,36 @@
+"""The TCP server that lat_connect dials: runs by itself, with nothing but a Python interpreter.
+
+Started as `python -I -S tcp_server_program.py ADDRESS PORT`, it prints `ready INODE` (the inode of
+its listening socket, which proves later that the listener is ours) and accepts until it is killed.
+
+It resets each connection after accept: with SO_LINGER (1, 0), which accepted sockets inherit, no
+connection is left in TIME_WAIT, so the ephemeral ports never run out. Its backlog is as deep as
+the kernel allows, so no SYN is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+
+BACKLOG = 65535
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+def serve(address: str, port: int) -> None:
+    """Listen, say so, and accept and reset connections for ever."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+        print("ready", os.fstat(listener.fileno()).st_ino, flush=True)
+        while True:
+            connection, _ = listener.accept()
+            connection.close()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""Where a measurement happens: this host, or (later) the pods of a Kubernetes node."""

@@ -1,0 +1,402 @@
+"""This host as a testbed: a cgroup and a network namespace of the run's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pytest_syslat.testbeds.protocol import (
+    Completed,
+    Filter,
+    Process,
+    Role,
+    TestbedError,
+    TimeLimit,
+    WorkloadScope,
+)
+
+NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
+STARTUP_LIMIT_S = 10.0
+NAMESPACE_HOLDER = "import signal; print('ready', flush=True); signal.pause()"
+CGROUP_PREFIX = "syslat-"
+
+
+def usable_cores() -> list[int]:
+    """The cores that this process may use, in ascending order."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def choose_core(wanted: int, usable: Sequence[int]) -> tuple[int, str | None]:
+    """The core to measure on.
+
+    Args:
+        wanted: What the user asked for.
+        usable: Cores that this process may use.
+
+    Returns:
+        The core, and a warning if it isn't the one that was asked for.
+    """
+    if wanted in usable:
+        return wanted, None
+    chosen = max(usable)
+    return chosen, f"core {wanted} does not exist or may not be used here: core {chosen} is used"
+
+
+def cores_beside(core: int, usable: Sequence[int]) -> tuple[list[int], bool]:
+    """Cores for tracer and server.
+
+    The SMT sibling shares execution units with the measured core, so it is used only when there
+    is nothing else.
+
+    Returns:
+        The cores, and whether the measured core itself had to be taken.
+    """
+    others = [each for each in usable if each != core]
+    strangers = [each for each in others if each not in smt_siblings(core)]
+    return (strangers or others or [core]), not others
+
+
+def smt_siblings(core: int) -> set[int]:
+    """The cores that share a physical core with `core`, itself included."""
+    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    try:
+        return parse_core_list(path.read_text())
+    except (OSError, ValueError):
+        return {core}
+
+
+def parse_core_list(text: str) -> set[int]:
+    """Parse the kernel's list format, such as `0-3,8`."""
+    cores: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return cores
+
+
+def cgroup2_mount() -> Path | None:
+    """Where cgroup v2 is mounted: the only hierarchy, or the unified one of a hybrid host."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, source = line.partition(" - ")
+        if source.split()[0] == "cgroup2":
+            return Path(fields.split()[4])
+    return None
+
+
+class LocalProcess:
+    """A background process on this host, in a session of its own."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self._popen.poll()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        self._popen.send_signal(number)
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for its end; None if it still runs after `timeout_s`."""
+        try:
+            return self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> None:
+        """Kill it and all that it started: they share a process group."""
+        end_group(self._popen)
+
+
+def end_group(popen: subprocess.Popen[bytes]) -> None:
+    """Kill the process group that `popen` leads, and reap the leader."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(popen.pid, signal.SIGKILL)
+    popen.wait()
+
+
+class LocalTestbed:
+    """Runs everything on this host.
+
+    The workload lives in a cgroup v2 child of its own, which the tracer filters by, and in a
+    network namespace of its own: a private port, private counters, private TIME_WAIT sockets.
+    Where no cgroup v2 is mounted, a pid namespace takes the cgroup's place. tracefs is mounted,
+    where it is missing, in a mount namespace that only the tracer sees.
+    """
+
+    __test__ = False
+    name = "local"
+
+    def __init__(self, *, core: int, run_id: str) -> None:
+        self.core = core
+        self.node = platform.node()
+        self.python = sys.executable
+        missing = [name for name in NEEDED_PROGRAMS if shutil.which(name) is None]
+        if missing:
+            raise TestbedError(
+                f"{', '.join(missing)} not found: install the package util-linux and run again"
+            )
+        if os.geteuid() != 0:
+            raise TestbedError("measuring on this host needs root: run pytest as root (sudo -E)")
+        self._other_cores, self.core_is_shared = cores_beside(core, usable_cores())
+        self.workdir = Path(tempfile.mkdtemp(prefix=f"syslat-{run_id}-"))
+        # A stranger's program run by root in the workload role must reach the measured file.
+        self.workdir.chmod(0o755)
+        self._cgroup: Path | None = None
+        self._holder: subprocess.Popen[bytes] | None = None
+        try:
+            self._make_cgroup(run_id)
+            self._make_network_namespace()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_cgroup(self, run_id: str) -> None:
+        mount = cgroup2_mount()
+        if mount is None:
+            return
+        cgroup = mount / f"{CGROUP_PREFIX}{run_id}"
+        try:
+            cgroup.mkdir()
+        except OSError as error:
+            raise TestbedError(f"cannot make the cgroup {cgroup}: {error.strerror}") from error
+        self._cgroup = cgroup
+
+    def _make_network_namespace(self) -> None:
+        namespaces = ["--net"] if self._cgroup else ["--net", "--pid", "--fork", "--kill-child"]
+        holder = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "--"]
+            + [self.python, "-I", "-S", "-c", NAMESPACE_HOLDER],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._holder = holder
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        if holder.stdout.readline() != b"ready\n":
+            reason = holder.stderr.read().decode(errors="replace").strip()
+            raise TestbedError(f"cannot make a network namespace: {reason}")
+        raised = self.run(
+            [self.python, "-I", "-S", "-c", RAISE_LOOPBACK],
+            role=Role.SERVER,
+            timeout_s=STARTUP_LIMIT_S,
+        )
+        if not raised.ok:
+            raise TestbedError(f"cannot raise the loopback interface: {raised.complaint}")
+
+    @property
+    def scope(self) -> WorkloadScope:
+        """The cgroup's id, or the pid namespace's inode."""
+        if self._cgroup is not None:
+            # The id that bpf_get_current_cgroup_id() returns is the directory's inode.
+            return WorkloadScope(Filter.CGROUP, self._cgroup.stat().st_ino)
+        namespace = os.stat(f"/proc/{self._holder_pid}/ns/pid_for_children")
+        return WorkloadScope(Filter.PID_NAMESPACE, namespace.st_ino)
+
+    @property
+    def _holder_pid(self) -> int:
+        if self._holder is None:
+            raise TestbedError("the testbed is closed")
+        return self._holder.pid
+
+    def _command(self, argv: Sequence[str], role: Role) -> list[str]:
+        """Wrap a command so that it runs in its role; every wrapper replaces itself."""
+        enter_network = ["nsenter", f"--net=/proc/{self._holder_pid}/ns/net"]
+        beside = ["taskset", "--cpu-list", ",".join(map(str, self._other_cores))]
+        # Whatever happens to this process, even SIGKILL, nothing that it started stays behind.
+        with_us = ["setpriv", "--pdeathsig", "KILL"]
+        if role is Role.WORKLOAD:
+            pinned = ["taskset", "--cpu-list", str(self.core), *argv]
+            if self._cgroup is None:
+                children = f"--pid=/proc/{self._holder_pid}/ns/pid_for_children"
+                return [*with_us, *enter_network, children, *pinned]
+            join = f'echo 0 > "{self._cgroup}/cgroup.procs" && exec "$@"'
+            return ["sh", "-c", join, "sh", *with_us, *enter_network, *pinned]
+        if role is Role.SERVER:
+            return [*with_us, *enter_network, *beside, *argv]
+        if role is Role.TRACER and not tracefs_is_mounted():
+            mount = 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"'
+            private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh"]
+            return [*private, *with_us, *beside, *argv]
+        return [*with_us, *beside, *argv]
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        role: Role,
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run a program to its end."""
+        popen = self._popen(
+            self._command(argv, role), env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            stdout, stderr = popen.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeLimit(f"{Path(argv[0]).name} did not end within {timeout_s:g} s") from error
+        finally:
+            if popen.returncode is None:
+                end_group(popen)
+        return Completed(
+            tuple(argv),
+            popen.returncode,
+            stdout.decode(errors="replace"),
+            stderr.decode(errors="replace"),
+        )
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        role: Role,
+        stdout: Path,
+        stderr: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Start a program in the background, its output in files."""
+        with stdout.open("wb") as out, stderr.open("wb") as err:
+            return LocalProcess(self._popen(self._command(argv, role), env, out, err))
+
+    def _popen(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None,
+        stdout: object,
+        stderr: object,
+    ) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,  # type: ignore[arg-type]
+                stderr=stderr,  # type: ignore[arg-type]
+                # Ctrl-C in the terminal must reach pytest alone, which then ends the rest in order.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TestbedError(f"cannot run {command[0]}: {error.strerror}") from error
+
+    def read(self, path: Path, offset: int = 0) -> bytes:
+        """The content of a file from `offset` on."""
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read()
+        except OSError as error:
+            raise TestbedError(f"cannot read {path}: {error.strerror}") from error
+
+    def write(self, path: Path, data: bytes, *, executable: bool = False) -> None:
+        """Write a file, with its directories."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            path.chmod(0o755 if executable else 0o644)
+        except OSError as error:
+            raise TestbedError(f"cannot write {path}: {error.strerror}") from error
+
+    def throttled_count(self) -> int | None:
+        """Sum of `nr_throttled` over the cgroups that can throttle the workload."""
+        counts = [
+            int(value)
+            for directory in self._cpu_cgroups()
+            for key, _, value in (
+                line.partition(" ") for line in _lines_of(directory / "cpu.stat")
+            )
+            if key == "nr_throttled"
+        ]
+        return sum(counts) if counts else None
+
+    def _cpu_cgroups(self) -> list[Path]:
+        """The workload's v2 cgroup, and this process's v1 `cpu` cgroups, which it inherits."""
+        directories = [self._cgroup] if self._cgroup else []
+        for line in _lines_of(Path("/proc/self/cgroup")):
+            _, controllers, path = line.split(":", 2)
+            if "cpu" in controllers.split(","):
+                place = Path("/sys/fs/cgroup/cpu") / path.lstrip("/")
+                directories += [place, *list(place.parents)[: len(Path(path).parts) - 1]]
+        return directories
+
+    def drop_page_cache(self) -> str | None:
+        """Write back dirty pages and drop the page cache of this host."""
+        os.sync()
+        try:
+            Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        except OSError as error:
+            return f"the page cache cannot be dropped here: {error.strerror}"
+        return None
+
+    def close(self) -> None:
+        """Remove namespace, cgroup and working directory; safe to call twice."""
+        if self._holder is not None:
+            holder, self._holder = self._holder, None
+            end_group(holder)
+            for pipe in (holder.stdout, holder.stderr):
+                if pipe is not None:
+                    pipe.close()
+        if self._cgroup is not None:
+            cgroup, self._cgroup = self._cgroup, None
+            remove_cgroup(cgroup)
+        shutil.rmtree(self.workdir, ignore_errors=True)
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    """End what still runs in a cgroup of ours and remove it; raises TestbedError."""
+    deadline = time.monotonic() + STARTUP_LIMIT_S
+    while True:
+        for pid in _lines_of(cgroup / "cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        try:
+            cgroup.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TestbedError(f"cannot remove {cgroup}: {error.strerror}") from error
+            time.sleep(0.02)
+        else:
+            return
+
+
+def tracefs_is_mounted() -> bool:
+    """Whether bpftrace finds the tracepoints without our help."""
+    return any(
+        Path(root, "events/syscalls").is_dir()
+        for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+    )
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+# Base Debian has no `ip`: the interface is raised with the ioctl SIOCSIFFLAGS (0x8914) and the
+# flags IFF_UP | IFF_RUNNING (0x41).
+RAISE_LOOPBACK = """
+import fcntl, socket, struct
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+"""

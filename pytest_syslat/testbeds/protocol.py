@@ -1,0 +1,174 @@
+"""What every testbed can do: run and start programs in a role, and hand over files.
+
+Agents, tracer and workload know a testbed only through this protocol, so each of them works on
+every testbed that can carry it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class Role(enum.Enum):
+    """As whom a program runs; a testbed knows what that means on its node."""
+
+    WORKLOAD = "workload"
+    """On the measured core, in the cgroup and the network namespace that are measured."""
+    SERVER = "server"
+    """In the workload's network namespace, never on the measured core."""
+    TRACER = "tracer"
+    """On the node with tracefs at hand, never on the measured core."""
+    NODE = "node"
+    """On the node itself, as its administrator, never on the measured core."""
+
+
+class Filter(enum.Enum):
+    """How the tracer tells the workload's calls from a stranger's."""
+
+    CGROUP = "cgroup"
+    PID_NAMESPACE = "pid namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadScope:
+    """What identifies the workload's processes inside the kernel."""
+
+    filter: Filter
+    number: int
+    """The cgroup v2 id, or the inode of the pid namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that has ended."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended with 0."""
+        return self.returncode == 0
+
+    @property
+    def complaint(self) -> str:
+        """The last line that it wrote to stderr, else its exit code: for messages."""
+        lines = [line for line in self.stderr.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else f"exit code {self.returncode}"
+
+
+class TestbedError(Exception):
+    """The testbed cannot do what was asked; the text is one line for the user."""
+
+    __test__ = False
+
+
+class TimeLimit(TestbedError):
+    """A program did not end within its time limit and was ended."""
+
+
+class Process(Protocol):
+    """A program that runs in the background."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id on the node."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for its end; its exit code, or None if it still runs after `timeout_s`."""
+
+    def end(self) -> None:
+        """End it for certain, and all that it started."""
+
+
+class Testbed(Protocol):
+    """A node on which arms are measured, with all that this run made on it."""
+
+    __test__ = False
+
+    @property
+    def name(self) -> str:
+        """`local` or `kubernetes`."""
+
+    @property
+    def node(self) -> str:
+        """The node's name: it travels with each trial and its files."""
+
+    @property
+    def core(self) -> int:
+        """The measured core."""
+
+    @property
+    def core_is_shared(self) -> bool:
+        """Whether tracer and server must run on the measured core, for want of another."""
+
+    @property
+    def scope(self) -> WorkloadScope:
+        """What the tracer filters by."""
+
+    @property
+    def workdir(self) -> Path:
+        """A directory of this run on the node that every role reaches."""
+
+    @property
+    def python(self) -> str:
+        """A Python interpreter that every role reaches."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        role: Role,
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run a program to its end.
+
+        Args:
+            argv: Program and arguments; no shell is involved.
+            role: As whom it runs.
+            timeout_s: After so many seconds it is ended.
+            env: Variables beside the inherited ones.
+
+        Raises:
+            TimeLimit: It did not end in time.
+            TestbedError: It could not be started.
+        """
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        role: Role,
+        stdout: Path,
+        stderr: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Start a program in the background, its output in files on the node."""
+
+    def read(self, path: Path, offset: int = 0) -> bytes:
+        """The content of a file on the node from `offset` on; raises TestbedError."""
+
+    def write(self, path: Path, data: bytes, *, executable: bool = False) -> None:
+        """Write a file on the node, with its directories."""
+
+    def throttled_count(self) -> int | None:
+        """How often the workload's cgroup was throttled so far; None where it has no quota."""
+
+    def drop_page_cache(self) -> str | None:
+        """Drop the node's page cache; None, or the reason why that is not permitted."""
+
+    def close(self) -> None:
+        """Remove all that this run made on the node."""
