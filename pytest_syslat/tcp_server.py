@@ -25,9 +25,7 @@ class TcpServer:
     def start(self) -> None:
         """Start it and wait until it listens; raises TestbedError."""
         program = self._testbed.workdir / "tcp_server_program.py"
-        self._testbed.write(
-            program, Path(__file__).with_name("tcp_server_program.py").read_bytes()
-        )
+        self._testbed.write(program, Path(__file__).with_name("tcp_server_program.py").read_bytes())
         stdout = self._testbed.workdir / "tcp_server.stdout"
         stderr = self._testbed.workdir / "tcp_server.stderr"
         self._process = self._testbed.start(

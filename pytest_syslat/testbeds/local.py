@@ -319,9 +319,7 @@ class LocalTestbed:
         counts = [
             int(value)
             for directory in self._cpu_cgroups()
-            for key, _, value in (
-                line.partition(" ") for line in _lines_of(directory / "cpu.stat")
-            )
+            for key, _, value in (line.partition(" ") for line in _lines_of(directory / "cpu.stat"))
             if key == "nr_throttled"
         ]
         return sum(counts) if counts else None

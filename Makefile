@@ -1,0 +1,62 @@
+# make's own work is small: a virtual environment in .venv, the tools that measuring needs
+# (tools/provision.sh), and the commands that are typed most often.
+
+PYTHON ?= python3
+ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+READY := .venv/.ready
+TEST_LOG := .cache/test.log
+
+.PHONY: help bench test lint provision clean
+
+help: ## Say what can be made
+	@echo 'make TARGET [ARGS="options for pytest"] [PYTHON=python3.X]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+bench: provision $(READY) ## Measure what auditd costs, with every benchmark
+	@$(BIN)/pytest benchmarks --agent=auditd $(ARGS)
+
+# Every step is run, whatever the earlier ones said, and the target fails when one of them did:
+# whoever reads the log of a failed run wants to know all that is wrong.
+run_lint = failed=; for command in 'ruff check' 'ruff format --check' mypy; do \
+		$(BIN)/$$command || failed="$$failed '$$command'"; \
+	done
+
+# The plugin is imported before pytest could start to measure it, so coverage starts pytest and
+# not the other way round. The table of coverage is long; pytest's last line is repeated below it.
+test: provision $(READY) ## Lint, type check and test; report coverage
+	@$(run_lint); \
+	mkdir -p $(dir $(TEST_LOG)); \
+	$(BIN)/coverage erase; \
+	if [ -t 1 ]; then color=yes; else color=auto; fi; \
+	$(BIN)/coverage run -m pytest --color=$$color tests $(ARGS) 2>&1 | tee $(TEST_LOG) \
+		|| failed="$$failed pytest"; \
+	{ $(BIN)/coverage combine -q && $(BIN)/coverage report; } || failed="$$failed coverage"; \
+	tail -n 1 $(TEST_LOG); \
+	[ -z "$$failed" ] || { echo "make test: failed:$$failed" >&2; exit 1; }
+
+lint: $(READY) ## Lint and type check
+	@$(run_lint); [ -z "$$failed" ]
+
+provision: ## Install bpftrace, bpftool, lmbench and auditd where they are missing
+	@tools/provision.sh
+
+clean: ## Remove all that make made here; measured results stay
+	rm -rf .venv .cache .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Dependency groups need pip 25.1, and no distribution's venv starts with that.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'make: $(PYTHON) is missing or older than 3.11: pass PYTHON=python3.11 or newer' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'make: $(PYTHON) lacks its venv module: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q -e . --group test --group lint
+	@touch $@

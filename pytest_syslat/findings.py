@@ -1,0 +1,53 @@
+"""What is wrong, or may be wrong, with a trial: a code, a severity and a sentence."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Severity(enum.StrEnum):
+    """How much a finding weighs."""
+
+    INVALID = "invalid"
+    """The trial is refused: its figures stay out of the statistics."""
+    UNDECIDED = "undecided"
+    """The figures are kept, but no cell that rests on them can pass."""
+    WARNING = "warning"
+    """Printed with the figures."""
+    NOTE = "note"
+    """Kept in the validity file only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding on one trial."""
+
+    severity: Severity
+    code: str
+    """Stable, for scripts: such as `failed-calls`."""
+    detail: str
+    """A sentence for people, with the figures."""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+def invalid(code: str, detail: str) -> Finding:
+    """A finding that refuses the trial."""
+    return Finding(Severity.INVALID, code, detail)
+
+
+def undecided(code: str, detail: str) -> Finding:
+    """A finding that keeps a cell from passing."""
+    return Finding(Severity.UNDECIDED, code, detail)
+
+
+def warning(code: str, detail: str) -> Finding:
+    """A finding that is printed with the figures."""
+    return Finding(Severity.WARNING, code, detail)
+
+
+def note(code: str, detail: str) -> Finding:
+    """A finding for the validity file."""
+    return Finding(Severity.NOTE, code, detail)

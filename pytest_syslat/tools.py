@@ -1,0 +1,46 @@
+"""Programs that are used without being installed: the project's own cache of unpacked packages.
+
+`tools/provision.sh` fills it. Nothing in it starts by itself, unlike an installed auditd.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TOOLS_TREE = "tools"
+SYSTEM_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program and the variables that it needs to find its libraries."""
+
+    path: str
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def cache_dir() -> Path:
+    """The cache: `$SYSLAT_CACHE_DIR`, else `pytest-syslat` below the user's cache directory."""
+    chosen = os.environ.get("SYSLAT_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "pytest-syslat"
+
+
+def find_tool(name: str) -> Tool | None:
+    """Find a program: installed on this host, else in the cache."""
+    searched = os.pathsep.join([os.environ.get("PATH", ""), *SYSTEM_DIRECTORIES])
+    installed = shutil.which(name, path=searched)
+    if installed:
+        return Tool(installed)
+    tree = cache_dir() / TOOLS_TREE
+    for directory in ("usr/sbin", "sbin", "usr/bin", "bin"):
+        program = tree / directory / name
+        if os.access(program, os.X_OK):
+            libraries = [str(path) for path in sorted(tree.glob("**/lib/*-linux-gnu*"))]
+            return Tool(str(program), {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
+    return None

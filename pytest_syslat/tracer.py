@@ -1,0 +1,444 @@
+"""bpftrace: start it, wait until it is attached, ask it, stop it, account for every call.
+
+The tracer is spoken to by marks: a syscall of our own, made in the workload's place, that fails
+with EFAULT. bpftrace prints its maps when it sees one. The first answer proves that both probes
+are attached; later ones tell how many calls were counted so far. The last dump is bpftrace's own,
+when it ends. What a trial recorded is the difference between the last dump and the one that was
+taken before recording began.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import re
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pytest_syslat.distribution import Distribution
+from pytest_syslat.resources import resource
+from pytest_syslat.syscalls import MARK_SOCKET, Syscall
+from pytest_syslat.testbeds.protocol import (
+    Filter,
+    Process,
+    Role,
+    Testbed,
+    TestbedError,
+    TimeLimit,
+)
+
+OLDEST_VERSION = (0, 14)
+RENAMED_MAP_KEYS = (0, 20)
+MAP_KEYS = 32768
+ATTACH_LIMIT_S = 60.0
+ANSWER_LIMIT_S = 10.0
+FIRST_ANSWER_LIMIT_S = 0.5
+MARK_LIMIT_S = 20.0
+STOP_LIMIT_S = 15.0
+POLL_S = 0.01
+CGROUP_FILTER = "cgroup == (uint64)$1"
+PID_NAMESPACE_FILTER = (
+    "((struct task_struct *)curtask)->nsproxy->pid_ns_for_children->ns.inum == (uint64)$1"
+)
+MARK_PROGRAM = f"""
+import ctypes, os, socket, sys
+comm, *numbers = sys.argv[1:]
+held = socket.socket()
+os.dup2(held.fileno(), {MARK_SOCKET})
+libc = ctypes.CDLL(None)
+libc.prctl(15, comm.encode(), 0, 0, 0)
+libc.syscall(*map(ctypes.c_long, map(int, numbers)))
+"""
+
+
+class TracerError(Exception):
+    """bpftrace failed; the text is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What bpftrace had counted at one moment, since it was attached."""
+
+    succeeded: Distribution
+    failures: dict[int, int]
+    """Failed calls by errno."""
+    other: int
+    total: int
+
+    @property
+    def arrived(self) -> int:
+        """Calls in the maps; less than `total` where a map was too small."""
+        return self.succeeded.count + sum(self.failures.values())
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one trial recorded."""
+
+    succeeded: Distribution
+    failures: dict[int, int]
+    """Failed calls of the measured operation by errno."""
+    other: int
+    """Calls of the same syscall that aren't the measured operation (the loader's opens)."""
+    total: int
+    """All measured calls, counted in the kernel apart from the rest."""
+    lost: int
+    """Events that bpftrace itself reports as lost."""
+    after_last_run: int
+    """Calls counted after the last run of the workload had ended."""
+    problem: str | None
+    """Why bpftrace ended otherwise than it was told to."""
+
+    @property
+    def arrived(self) -> int:
+        """Calls whose latency is known."""
+        return self.succeeded.count + sum(self.failures.values())
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Major and minor of `bpftrace --version`; raises TracerError."""
+    found = re.search(r"v?([0-9]+)\.([0-9]+)", text)
+    if found is None:
+        raise TracerError(f"bpftrace does not tell its version but {text.strip()!r}")
+    return int(found[1]), int(found[2])
+
+
+class Tracer:
+    """bpftrace on a testbed."""
+
+    def __init__(self, testbed: Testbed, rootdir: Path, mode: str) -> None:
+        """Find out the version; raises TracerError.
+
+        Args:
+            testbed: Where it runs.
+            rootdir: Whose copies of the bpftrace programs win over the shipped ones.
+            mode: `distribution` or `events`.
+        """
+        self._testbed = testbed
+        self._rootdir = rootdir
+        self.mode = mode
+        try:
+            answer = testbed.run(["bpftrace", "--version"], role=Role.NODE, timeout_s=MARK_LIMIT_S)
+        except TestbedError:
+            answer = None
+        if answer is None or not answer.ok:
+            raise TracerError("bpftrace was not found: install it (apt-get install bpftrace)")
+        self.version = answer.stdout.strip()
+        self._number = parse_version(self.version)
+        if self._number < OLDEST_VERSION:
+            raise TracerError(f"{self.version} is too old: 0.14 or newer is needed")
+
+    def script(self, syscall: Syscall) -> Path:
+        """The bpftrace program of a syscall, in the tracer's mode."""
+        kind = "trace" if self.mode == "distribution" else "events"
+        return resource(f"bpftrace/{kind}_{syscall.name}.bt", self._rootdir)
+
+    def attach(self, syscall: Syscall) -> Tracing:
+        """Start bpftrace and wait until both probes answer a mark; raises TracerError."""
+        source = self.script(syscall).read_text()
+        scope = self._testbed.scope
+        if scope.filter is Filter.PID_NAMESPACE:
+            source = source.replace(CGROUP_FILTER, PID_NAMESPACE_FILTER)
+        script = self._testbed.workdir / f"{self.script(syscall).stem}.bt"
+        self._testbed.write(script, source.encode())
+        keys = (
+            "BPFTRACE_MAX_MAP_KEYS"
+            if self._number >= RENAMED_MAP_KEYS
+            else ("BPFTRACE_MAP_KEYS_MAX")
+        )
+        output_format = "json" if self.mode == "distribution" else "text"
+        stdout = self._testbed.workdir / "bpftrace.stdout"
+        stderr = self._testbed.workdir / "bpftrace.stderr"
+        process = self._testbed.start(
+            ["bpftrace", "-f", output_format, str(script), str(scope.number)],
+            role=Role.TRACER,
+            stdout=stdout,
+            stderr=stderr,
+            env={keys: os.environ.get(keys, str(MAP_KEYS))},
+        )
+        tracing = Tracing(self._testbed, syscall, process, self.mode, stdout, stderr)
+        try:
+            tracing.await_attached()
+        except BaseException:
+            process.end()
+            raise
+        return tracing
+
+
+class Tracing:
+    """A running bpftrace."""
+
+    def __init__(
+        self,
+        testbed: Testbed,
+        syscall: Syscall,
+        process: Process,
+        mode: str,
+        stdout: Path,
+        stderr: Path,
+    ) -> None:
+        self._testbed = testbed
+        self._syscall = syscall
+        self._process = process
+        self._reader = EventLog() if mode == "events" else MapLog()
+        self._stdout = stdout
+        self._stderr = stderr
+        self._base: Dump | None = None
+        self._last: Dump | None = None
+
+    @property
+    def pid(self) -> int:
+        """bpftrace's process id on the node."""
+        return self._process.pid
+
+    def await_attached(self) -> None:
+        """Mark until an answer comes: then both probes are attached; raises TracerError."""
+        deadline = time.monotonic() + ATTACH_LIMIT_S
+        while time.monotonic() < deadline:
+            self._check_alive()
+            if self._testbed.read(self._stdout) and self._mark(FIRST_ANSWER_LIMIT_S) is not None:
+                return
+            time.sleep(POLL_S)
+        raise TracerError(f"bpftrace did not attach within {ATTACH_LIMIT_S:g} s")
+
+    def begin(self) -> None:
+        """Record from here on: what was counted before is left out."""
+        self._base = self._asked()
+
+    def calls_so_far(self) -> int:
+        """Calls since `begin`."""
+        assert self._base is not None
+        self._last = self._asked()
+        return self._last.total - self._base.total
+
+    def failed_so_far(self) -> int:
+        """Failed calls since `begin`, as of the last `calls_so_far`."""
+        assert self._base is not None
+        assert self._last is not None
+        return sum(self._last.failures.values()) - sum(self._base.failures.values())
+
+    def _asked(self) -> Dump:
+        dump = self._mark(ANSWER_LIMIT_S)
+        if dump is None:
+            self._check_alive()
+            raise TracerError(f"bpftrace did not answer within {ANSWER_LIMIT_S:g} s")
+        return dump
+
+    def _check_alive(self) -> None:
+        code = self._process.poll()
+        if code is not None:
+            raise TracerError(f"bpftrace ended {_ended(code)}: {self._complaint()}")
+
+    def _complaint(self) -> str:
+        lines = self._testbed.read(self._stderr).decode(errors="replace").splitlines()
+        # Harmless where CAP_SYS_RESOURCE is missing, and printed each time.
+        told = [line for line in lines if line.strip() and "RLIMIT_MEMLOCK" not in line]
+        return told[-1].strip() if told else "it said nothing"
+
+    def _mark(self, limit_s: float) -> Dump | None:
+        """Make the failing call and wait for the dump that answers it."""
+        offset = len(self._testbed.read(self._stdout))
+        number = self._syscall.number_by_machine[platform.machine()]
+        try:
+            self._testbed.run(
+                [self._testbed.python, "-I", "-S", "-c", MARK_PROGRAM, self._syscall.comm]
+                + [str(number), *map(str, self._syscall.mark_arguments)],
+                role=Role.WORKLOAD,
+                timeout_s=MARK_LIMIT_S,
+            )
+        except TimeLimit as error:
+            raise TracerError(f"the tracer's mark could not be made: {error}") from error
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            text = self._testbed.read(self._stdout, offset)
+            if self._reader.holds_dump(text):
+                return self._reader.last_dump(self._testbed.read(self._stdout))
+            if self._process.poll() is not None:
+                return None
+            time.sleep(POLL_S)
+        return None
+
+    def stop(self) -> tuple[Trace, bytes]:
+        """End bpftrace in order and read its last dump.
+
+        Returns:
+            What was recorded since `begin`, and all that bpftrace printed, unchanged.
+
+        Raises:
+            TracerError: Nothing of use was printed.
+        """
+        assert self._base is not None
+        code = self._process.poll()
+        died = code is not None
+        # A signal that comes while bpftrace is about to sleep is acted on at the next one only.
+        deadline = time.monotonic() + STOP_LIMIT_S
+        while code is None and time.monotonic() < deadline:
+            self._process.signal(signal.SIGINT)
+            code = self._process.wait(STOP_LIMIT_S / 5)
+        self._process.end()
+        printed = self._testbed.read(self._stdout)
+        problem = None
+        if died or code is None or code != 0:
+            how = (
+                _ended(code)
+                if died
+                else "did not stop when told to"
+                if code is None
+                else (_ended(code))
+            )
+            problem = f"bpftrace {'ended early, ' if died else ''}{how}: {self._complaint()}"
+        if not self._reader.holds_dump(printed):
+            raise TracerError(problem or "bpftrace printed no figures")
+        final = self._reader.last_dump(printed)
+        expected = self._last.total if self._last is not None else final.total
+        return (
+            Trace(
+                succeeded=final.succeeded.without(self._base.succeeded),
+                failures=_difference(final.failures, self._base.failures),
+                other=final.other - self._base.other,
+                total=final.total - self._base.total,
+                lost=self._reader.lost(printed),
+                after_last_run=final.total - expected,
+                problem=problem,
+            ),
+            printed,
+        )
+
+    def end(self) -> None:
+        """End bpftrace for certain."""
+        self._process.end()
+
+
+class MapLog:
+    """Reads the JSON that the `trace_*.bt` programs print: maps, the total last."""
+
+    def holds_dump(self, text: bytes) -> bool:
+        """Whether a whole dump has arrived."""
+        return bool(re.search(rb'"@total": [0-9]+\}\}', text))
+
+    def last_dump(self, text: bytes) -> Dump:
+        """Parse the last dump in `text`."""
+        maps: dict[str, object] = {}
+        dump = Dump(Distribution.empty(), {}, 0, 0)
+        for message in _json_lines(text):
+            if message.get("type") != "map" or not isinstance(message.get("data"), dict):
+                continue
+            maps.update(message["data"])  # type: ignore[arg-type]
+            if "@total" in maps:
+                dump = self._dump(maps)
+                maps = {}
+        return dump
+
+    def _dump(self, maps: dict[str, object]) -> Dump:
+        latencies = maps.get("@ns") or {}
+        failed = maps.get("@failed") or {}
+        assert isinstance(latencies, dict)
+        assert isinstance(failed, dict)
+        failures: dict[int, int] = {}
+        for key, count in failed.items():
+            errno = int(str(key).split(",")[0])
+            failures[errno] = failures.get(errno, 0) + int(count)
+        return Dump(
+            Distribution.from_counts({int(ns): int(count) for ns, count in latencies.items()}),
+            failures,
+            _whole(maps.get("@other", 0)),
+            _whole(maps["@total"]),
+        )
+
+    def lost(self, text: bytes) -> int:
+        """Events that bpftrace reports as lost."""
+        return sum(
+            _whole(message["data"]["events"])  # type: ignore[index]
+            for message in _json_lines(text)
+            if message.get("type") == "lost_events"
+        )
+
+
+class EventLog:
+    """Reads the text that the `events_*.bt` programs print: a line a call, counters at marks."""
+
+    LINE = re.compile(rb"^@(total|other): ([0-9]+)\n", re.MULTILINE)
+    LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
+
+    def holds_dump(self, text: bytes) -> bool:
+        """Whether a whole dump has arrived, with the lines of the calls before it."""
+        return any(name == b"total" for name, _ in self.LINE.findall(text))
+
+    def last_dump(self, text: bytes) -> Dump:
+        """Parse all lines up to the last dump."""
+        other = total = 0
+        for name, number in self.LINE.findall(text):
+            if name == b"total":
+                total = int(number)
+            else:
+                other = int(number)
+        latencies_ns, results = parse_events(text)
+        failed = results < 0
+        errnos, counts = np.unique(-results[failed], return_counts=True)
+        return Dump(
+            Distribution.from_samples(latencies_ns[~failed]),
+            dict(zip(errnos.tolist(), counts.tolist(), strict=True)),
+            other,
+            total,
+        )
+
+    def lost(self, text: bytes) -> int:
+        """Events that bpftrace reports as lost."""
+        return sum(int(number) for number in self.LOST.findall(text))
+
+
+def parse_events(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Read a log of events in bulk.
+
+    Args:
+        text: Lines `latency_ns return_value`, between lines of other kinds.
+
+    Returns:
+        Latencies in ns and return values, both int64, in order of arrival.
+    """
+    # Lines of other kinds are few: cut them out, then let pandas' C parser take the rest.
+    cleaned = re.sub(rb"^[^0-9\n][^\n]*\n?|^\n", b"", text, flags=re.MULTILINE)
+    if not cleaned.strip():
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    frame = pd.read_csv(
+        io.BytesIO(cleaned), sep=" ", header=None, names=["ns", "result"], dtype=np.int64
+    )
+    return frame["ns"].to_numpy(), frame["result"].to_numpy()
+
+
+def _json_lines(text: bytes) -> Iterable[dict[str, object]]:
+    for line in text.splitlines():
+        if line.startswith(b"{"):
+            try:
+                message = json.loads(line)
+            except ValueError:
+                # The last line may still be under way.
+                continue
+            if isinstance(message, dict):
+                yield message
+
+
+def _whole(value: object) -> int:
+    return int(str(value))
+
+
+def _difference(final: dict[int, int], base: dict[int, int]) -> dict[int, int]:
+    counted = {errno: count - base.get(errno, 0) for errno, count in final.items()}
+    return {errno: count for errno, count in counted.items() if count}
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "not at all"
+    if code < 0:
+        return f"by signal {signal.Signals(-code).name}"
+    return f"with exit code {code}"

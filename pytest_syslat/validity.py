@@ -1,0 +1,180 @@
+"""The checks that a trial must pass: pure functions from evidence to findings.
+
+The limits and what each check guards against come from measurements: lmbench reports failed and
+refused calls as plausible latencies, kernels drop events and connections in silence.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+from collections.abc import Iterable, Sequence
+
+from pytest_syslat.findings import Finding, invalid, note, undecided, warning
+from pytest_syslat.network import TcpCounters
+from pytest_syslat.syscalls import Syscall
+from pytest_syslat.tracer import Trace
+from pytest_syslat.workload import Run
+
+FAILED_SHARE_LIMIT = 0.001
+DROPPED_SHARE_LIMIT = 0.001
+TIME_WAIT_LIMIT = 2000
+TIME_WAIT_GROWTH_WARNING = 500
+P99_CALLS = 1000
+LOAD_WARNING_CORES = 0.5
+
+
+def describe_errno(number: int) -> str:
+    """`ENOENT (No such file or directory)`."""
+    return f"{errno_names.errorcode.get(number, number)} ({os.strerror(number)})"
+
+
+def check_trace(trace: Trace, syscall: Syscall, min_calls: int) -> list[Finding]:
+    """Whether the recorded calls are all there, are the workload's, and succeeded."""
+    findings = []
+    if trace.problem:
+        findings.append(invalid("tracer-died", trace.problem))
+    if trace.total == 0:
+        findings.append(invalid("no-samples", f"no {syscall.measured_call} was traced"))
+        return findings
+    failed = sum(trace.failures.values())
+    if failed > FAILED_SHARE_LIMIT * trace.total:
+        worst = max(trace.failures, key=lambda number: trace.failures[number])
+        findings.append(
+            invalid(
+                "failed-calls",
+                f"{failed:,} of {trace.total:,} calls ({failed / trace.total:.1%}) of "
+                f"{syscall.measured_call} failed, {trace.failures[worst]:,} of them with "
+                f"{describe_errno(worst)}",
+            )
+        )
+    elif failed:
+        findings.append(note("some-failed-calls", f"{failed:,} of {trace.total:,} calls failed"))
+    if trace.lost:
+        findings.append(invalid("lost-events", f"bpftrace lost {trace.lost:,} events"))
+    if trace.arrived != trace.total:
+        findings.append(
+            invalid(
+                "miscounted",
+                f"the kernel counted {trace.total:,} calls, but the latencies of "
+                f"{trace.arrived:,} arrived: events were lost, or the map of latencies was full",
+            )
+        )
+    if trace.after_last_run:
+        findings.append(
+            invalid(
+                "foreign-samples",
+                f"{trace.after_last_run:,} calls were counted after the workload had ended",
+            )
+        )
+    if trace.succeeded.count < P99_CALLS:
+        findings.append(
+            undecided(
+                "few-calls",
+                f"{trace.succeeded.count:,} calls: p99 needs {P99_CALLS:,} (--syslat-min-calls)",
+            )
+        )
+    elif trace.succeeded.count < min_calls:
+        findings.append(
+            warning("few-calls", f"{trace.succeeded.count:,} calls of {min_calls:,} wanted")
+        )
+    return findings
+
+
+def check_runs(runs: Sequence[Run]) -> list[Finding]:
+    """Whether every lmbench run printed a figure and no complaint."""
+    without_figure = [run for run in runs if run.us_per_op is None]
+    if without_figure:
+        return [
+            invalid(
+                "lmbench-failed",
+                f"{len(without_figure)} of {len(runs)} lmbench runs gave no figure: "
+                f"{without_figure[0].complaint}",
+            )
+        ]
+    complaints = [run.complaint for run in runs if run.complaint]
+    return [warning("lmbench-complained", complaints[0])] if complaints else []
+
+
+def check_network(
+    before: TcpCounters, after: TcpCounters, server_inode: int | None
+) -> list[Finding]:
+    """Whether connects reached our own server, and none was dropped or waited for a port."""
+    findings = []
+    for moment in (before, after):
+        if moment.listener_inodes - {server_inode}:
+            findings.append(
+                invalid("foreign-listener", "a listener that isn't ours holds the server's port")
+            )
+            break
+        if not moment.listener_inodes:
+            findings.append(invalid("no-listener", "nothing listens on the server's port"))
+            break
+    for name, code, words in (
+        ("listen_overflows", "listen-overflow", "connections overflowed the server's backlog"),
+        ("listen_drops", "listen-drop", "connections were dropped by the server's socket"),
+        ("syn_retransmits", "syn-retransmit", "SYNs were sent again, each a second later"),
+    ):
+        grown = getattr(after, name) - getattr(before, name)
+        if grown:
+            findings.append(invalid(code, f"{grown:,} {words}"))
+    if max(before.time_wait, after.time_wait) > TIME_WAIT_LIMIT:
+        findings.append(
+            invalid(
+                "time-wait",
+                f"{max(before.time_wait, after.time_wait):,} sockets in TIME_WAIT, more than "
+                f"{TIME_WAIT_LIMIT:,}: ports are short and connect searches for one",
+            )
+        )
+    elif after.time_wait - before.time_wait > TIME_WAIT_GROWTH_WARNING:
+        findings.append(
+            warning(
+                "time-wait-grows",
+                f"sockets in TIME_WAIT grew from {before.time_wait:,} to {after.time_wait:,}",
+            )
+        )
+    return findings
+
+
+def check_pinning(allowed_cores: Iterable[str], core: int) -> list[Finding]:
+    """Whether the workload could run on the measured core only, before and after."""
+    strays = [text for text in allowed_cores if text != str(core)]
+    if strays:
+        return [
+            invalid("not-pinned", f"the workload may run on cores {strays[0]}, not on {core} alone")
+        ]
+    return []
+
+
+def check_throttling(before: int | None, after: int | None) -> list[Finding]:
+    """Whether the workload's CPU quota held it up."""
+    if before is not None and after is not None and after > before:
+        return [invalid("throttled", f"the workload was throttled {after - before:,} times")]
+    return []
+
+
+def check_drops(before: int | None, after: int | None, calls: int, agent: str) -> list[Finding]:
+    """Whether the agent saw what it is measured on: dropping is cheap and looks fast."""
+    if before is None or after is None:
+        return []
+    dropped = after - before
+    if dropped > DROPPED_SHARE_LIMIT * calls:
+        return [
+            undecided(
+                "agent-dropped",
+                f"{agent} dropped {dropped:,} events during {calls:,} traced calls",
+            )
+        ]
+    return [note("agent-dropped", f"{agent} dropped {dropped:,} events")] if dropped else []
+
+
+def check_load(other_load_cores: float | None) -> list[Finding]:
+    """Whether something else used the measured core."""
+    if other_load_cores is not None and other_load_cores > LOAD_WARNING_CORES:
+        return [
+            warning(
+                "other-load",
+                f"about {other_load_cores:.1f} other tasks wanted to run at the start of the trial",
+            )
+        ]
+    return []
