@@ -23,7 +23,7 @@ RUN_SCHEMA: Final = 1
 _RUN_FILE = "run.json"
 
 
-class DirectoryProblem(Exception):  # noqa: N818 (shown to users, who need no "error")
+class DirectoryProblem(Exception):
     """A result directory cannot be used; the message is one sentence for the user."""
 
 

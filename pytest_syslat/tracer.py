@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -327,37 +328,35 @@ class MapLog:
 
     def last_dump(self, text: bytes) -> Dump:
         """Parse the last dump in `text`."""
-        maps: dict[str, object] = {}
+        maps: dict[str, Any] = {}
         dump = Dump(Distribution.empty(), {}, 0, 0)
         for message in _json_lines(text):
             if message.get("type") != "map" or not isinstance(message.get("data"), dict):
                 continue
-            maps.update(message["data"])  # type: ignore[arg-type]
+            maps.update(message["data"])
             if "@total" in maps:
                 dump = self._dump(maps)
                 maps = {}
         return dump
 
-    def _dump(self, maps: dict[str, object]) -> Dump:
-        latencies = maps.get("@ns") or {}
-        failed = maps.get("@failed") or {}
-        assert isinstance(latencies, dict)
-        assert isinstance(failed, dict)
+    def _dump(self, maps: dict[str, Any]) -> Dump:
+        latencies: dict[str, int] = maps.get("@ns") or {}
+        failed: dict[str, int] = maps.get("@failed") or {}
         failures: dict[int, int] = {}
         for key, count in failed.items():
-            errno = int(str(key).split(",")[0])
-            failures[errno] = failures.get(errno, 0) + int(count)
+            errno = int(key.split(",")[0])
+            failures[errno] = failures.get(errno, 0) + count
         return Dump(
-            Distribution.from_counts({int(ns): int(count) for ns, count in latencies.items()}),
+            Distribution.from_counts({int(ns): count for ns, count in latencies.items()}),
             failures,
-            _whole(maps.get("@other", 0)),
-            _whole(maps["@total"]),
+            maps.get("@other", 0),
+            maps["@total"],
         )
 
     def lost(self, text: bytes) -> int:
         """Events that bpftrace reports as lost."""
         return sum(
-            _whole(message["data"]["events"])  # type: ignore[index]
+            int(message["data"]["events"])
             for message in _json_lines(text)
             if message.get("type") == "lost_events"
         )
@@ -415,7 +414,7 @@ def parse_events(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return frame["ns"].to_numpy(), frame["result"].to_numpy()
 
 
-def _json_lines(text: bytes) -> Iterable[dict[str, object]]:
+def _json_lines(text: bytes) -> Iterable[dict[str, Any]]:
     for line in text.splitlines():
         if line.startswith(b"{"):
             try:
@@ -425,10 +424,6 @@ def _json_lines(text: bytes) -> Iterable[dict[str, object]]:
                 continue
             if isinstance(message, dict):
                 yield message
-
-
-def _whole(value: object) -> int:
-    return int(str(value))
 
 
 def _difference(final: dict[int, int], base: dict[int, int]) -> dict[int, int]:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, ClassVar
 
 from pytest_syslat.testbeds.protocol import (
     Completed,
@@ -139,7 +140,7 @@ class LocalTestbed:
     where it is missing, in a mount namespace that only the tracer sees.
     """
 
-    __test__ = False
+    __test__: ClassVar[bool] = False
     name = "local"
 
     def __init__(self, *, core: int, run_id: str) -> None:
@@ -207,7 +208,7 @@ class LocalTestbed:
         if self._cgroup is not None:
             # The id that bpf_get_current_cgroup_id() returns is the directory's inode.
             return WorkloadScope(Filter.CGROUP, self._cgroup.stat().st_ino)
-        namespace = os.stat(f"/proc/{self._holder_pid}/ns/pid_for_children")
+        namespace = Path(f"/proc/{self._holder_pid}/ns/pid_for_children").stat()
         return WorkloadScope(Filter.PID_NAMESPACE, namespace.st_ino)
 
     @property
@@ -280,16 +281,16 @@ class LocalTestbed:
         self,
         command: Sequence[str],
         env: Mapping[str, str] | None,
-        stdout: object,
-        stderr: object,
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
     ) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
                 command,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
-                stdout=stdout,  # type: ignore[arg-type]
-                stderr=stderr,  # type: ignore[arg-type]
+                stdout=stdout,
+                stderr=stderr,
                 # Ctrl-C in the terminal must reach pytest alone, which then ends the rest in order.
                 start_new_session=True,
             )

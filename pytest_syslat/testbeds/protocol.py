@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class Role(enum.Enum):
@@ -66,7 +66,7 @@ class Completed:
 class TestbedError(Exception):
     """The testbed cannot do what was asked; the text is one line for the user."""
 
-    __test__ = False
+    __test__: ClassVar[bool] = False
 
 
 class TimeLimit(TestbedError):
@@ -96,7 +96,7 @@ class Process(Protocol):
 class Testbed(Protocol):
     """A node on which arms are measured, with all that this run made on it."""
 
-    __test__ = False
+    __test__: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -1,0 +1,75 @@
+"""The arms of a session: install each agent once, switch between them, remove all at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_syslat.agents.protocol import Agent, AgentError, AgentFactory
+from pytest_syslat.settings import VANILLA
+from pytest_syslat.testbeds.protocol import Testbed, TestbedError
+
+READY_LIMIT_S = 60.0
+POLL_S = 0.1
+
+
+class Arms:
+    """Owns the agents and knows which arm is active."""
+
+    def __init__(
+        self, testbed: Testbed, factories: Mapping[str, AgentFactory], rootdir: Path
+    ) -> None:
+        self._agents: dict[str, Agent] = {
+            name: make(testbed, rootdir) for name, make in factories.items()
+        }
+        self._touched: list[str] = []
+        self.active = VANILLA
+
+    def agent(self, arm: str) -> Agent:
+        """The agent of an arm."""
+        return self._agents[arm]
+
+    def prepare(self) -> None:
+        """Install all agents, switched off; raises AgentError."""
+        for name, agent in self._agents.items():
+            self._touched.append(name)
+            agent.prepare()
+
+    def activate(self, arm: str) -> bool:
+        """Make an arm the active one and wait until it is ready.
+
+        Returns:
+            Whether anything had to be switched.
+
+        Raises:
+            AgentError: It did not become ready.
+        """
+        if arm == self.active:
+            return False
+        self._agents[self.active].deactivate()
+        self.active = VANILLA
+        self._agents[arm].activate()
+        self.active = arm
+        deadline = time.monotonic() + READY_LIMIT_S
+        while (reason := self._agents[arm].ready()) is not None:
+            if time.monotonic() > deadline:
+                raise AgentError(f"{arm} was not ready within {READY_LIMIT_S:g} s: {reason}")
+            time.sleep(POLL_S)
+        return True
+
+    def versions(self) -> dict[str, str]:
+        """Version of each agent, by arm."""
+        return {name: agent.version() for name, agent in self._agents.items()}
+
+    def close(self) -> list[str]:
+        """Remove all agents, whatever happened before; what could not be removed is returned."""
+        left = []
+        while self._touched:
+            name = self._touched.pop()
+            try:
+                self._agents[name].remove()
+            except (AgentError, TestbedError) as error:
+                left.append(f"{name} could not be removed: {error}")
+        self.active = VANILLA
+        return left

@@ -1,0 +1,287 @@
+"""One trial: the workload under the tracer in an arm, with all that speaks for and against it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_syslat.agents.protocol import Agent, AgentError
+from pytest_syslat.distribution import Distribution
+from pytest_syslat.findings import Finding, Severity, invalid, note, warning
+from pytest_syslat.network import TcpCounters, read_tcp_counters
+from pytest_syslat.placement import Placement, list_holders, placement_of_next
+from pytest_syslat.plan import TrialKey
+from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.summary import figures_us
+from pytest_syslat.syscalls import SYSCALLS, Syscall
+from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
+from pytest_syslat.testbeds.protocol import Testbed, TestbedError
+from pytest_syslat.tracer import Trace, Tracer, TracerError, Tracing
+from pytest_syslat.validity import (
+    check_drops,
+    check_load,
+    check_network,
+    check_pinning,
+    check_runs,
+    check_throttling,
+    check_trace,
+)
+from pytest_syslat.workload import Run, Workload
+
+EXTRA_RUNS_FACTOR = 50
+"""More runs than so many times the planned ones are not added to reach `min_calls`."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measurement of one syscall in one arm."""
+
+    key: TrialKey
+    node: str
+    testbed: str
+    placement: Placement
+    started_at_s: float
+    """Seconds since the epoch."""
+    duration_s: float
+    distribution: Distribution
+    """Latencies of the calls that succeeded; empty if none were recorded."""
+    other_calls: int
+    runs_untraced: tuple[Run, ...]
+    runs_traced: tuple[Run, ...]
+    findings: tuple[Finding, ...]
+    log: bytes = field(default=b"", repr=False)
+    """What bpftrace printed, unchanged."""
+    attempt: int = 1
+    """2 if it repeats a refused trial, or stands in for the partner of one."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether its figures stay out of the statistics."""
+        return any(finding.severity is Severity.INVALID for finding in self.findings)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it was refused."""
+        return [str(each) for each in self.findings if each.severity is Severity.INVALID]
+
+    @property
+    def user_us(self) -> float | None:
+        """The user's cost: median of lmbench's own figures with no tracer attached, µs per op."""
+        figures = sorted(run.us_per_op for run in self.runs_untraced if run.us_per_op is not None)
+        if not figures:
+            return None
+        middle = len(figures) // 2
+        return figures[middle] if len(figures) % 2 else sum(figures[middle - 1 : middle + 1]) / 2
+
+    def figure_us(self, figure: str) -> float | None:
+        """A figure of the trial in µs: p50, p90, p99, mean (traced, raw) or user (untraced)."""
+        if figure == "user":
+            return self.user_us
+        if self.distribution.count == 0:
+            return None
+        return figures_us(self.distribution)[figure]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        traced = figures_us(self.distribution) if self.distribution.count else {}
+        return {
+            "syscall": self.key.syscall,
+            "label": self.key.arm,
+            "trial": self.key.trial,
+            "node": self.node,
+            "testbed": self.testbed,
+            "placement": str(self.placement),
+            "attempt": self.attempt,
+            "started_at_s": round(self.started_at_s, 3),
+            "duration_s": round(self.duration_s, 3),
+            "refused": self.refused,
+            "calls": self.distribution.count,
+            "other_calls": self.other_calls,
+            "figures_us": {**traced, "user": self.user_us},
+            "findings": [
+                {"severity": str(each.severity), "code": each.code, "detail": each.detail}
+                for each in self.findings
+            ],
+        }
+
+
+def _silent(step: str) -> None:
+    """Report no progress."""
+
+
+@dataclass
+class Bench:
+    """All that a trial needs, made once a session."""
+
+    settings: Settings
+    testbed: Testbed
+    workload: Workload
+    tracer: Tracer
+    server: TcpServer
+
+    def measure(
+        self, key: TrialKey, agent: Agent, progress: Callable[[str], None] = _silent
+    ) -> Trial:
+        """Measure one trial in the arm that is active.
+
+        Whatever goes wrong on the node becomes a finding that refuses the trial; only what the
+        user does (Ctrl-C) passes through.
+        """
+        started_at_s = time.time()
+        begin_s = time.monotonic()
+        session = _TrialRun(self, SYSCALLS[key.syscall], key, agent, progress)
+        try:
+            session.run()
+        except TracerError as error:
+            session.findings.append(invalid("tracer-failed", str(error)))
+        except AgentError as error:
+            session.findings.append(invalid("agent-failed", str(error)))
+        except TestbedError as error:
+            session.findings.append(invalid("testbed-failed", str(error)))
+        finally:
+            session.end()
+        trace = session.trace
+        return Trial(
+            key=key,
+            node=self.testbed.node,
+            testbed=self.testbed.name,
+            placement=session.placement,
+            started_at_s=started_at_s,
+            duration_s=time.monotonic() - begin_s,
+            distribution=trace.succeeded if trace else Distribution.empty(),
+            other_calls=trace.other if trace else 0,
+            runs_untraced=tuple(session.runs_untraced),
+            runs_traced=tuple(session.runs_traced),
+            findings=tuple(session.findings),
+            log=session.log,
+        )
+
+
+class _TrialRun:
+    """The steps of one trial, in order, and what they gathered."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        syscall: Syscall,
+        key: TrialKey,
+        agent: Agent,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._bench = bench
+        self._syscall = syscall
+        self._key = key
+        self._agent = agent
+        self._progress = progress
+        self._tracing: Tracing | None = None
+        self.placement = Placement.UNKNOWN
+        self.runs_untraced: list[Run] = []
+        self.runs_traced: list[Run] = []
+        self.findings: list[Finding] = []
+        self.trace: Trace | None = None
+        self.log = b""
+
+    def run(self) -> None:
+        bench = self._bench
+        self.findings += check_load(self._other_load())
+        reason = bench.testbed.drop_page_cache()
+        if reason:
+            self.findings.append(note("page-cache-kept", reason))
+        if self._syscall.comm == "lat_proc" and bench.workload.helper_problem:
+            self.findings.append(warning("no-helper", bench.workload.helper_problem))
+        if bench.testbed.core_is_shared:
+            self.findings.append(
+                warning("core-shared", "tracer and server run on the measured core: only one core")
+            )
+        cores = [bench.workload.allowed_cores()]
+        throttled = bench.testbed.throttled_count()
+        network = self._network()
+        drops = self._agent.drops()
+
+        self._progress("warm-up")
+        bench.workload.run(self._syscall)
+        self._progress("untraced")
+        self._run_untraced()
+        self._progress("attaching")
+        self._place()
+        self._tracing = bench.tracer.attach(self._syscall)
+        bench.workload.run(self._syscall)
+        self._tracing.begin()
+        self._progress("traced")
+        self._run_traced(self._tracing)
+        self.trace, self.log = self._tracing.stop()
+
+        cores.append(bench.workload.allowed_cores())
+        self.findings += check_trace(self.trace, self._syscall, bench.settings.min_calls)
+        self.findings += check_runs([*self.runs_untraced, *self.runs_traced])
+        self.findings += check_pinning(cores, bench.testbed.core)
+        self.findings += check_throttling(throttled, bench.testbed.throttled_count())
+        if network is not None:
+            after = self._network()
+            assert after is not None
+            self.findings += check_network(network, after, bench.server.inode)
+        not_ready = self._agent.ready()
+        if not_ready:
+            self.findings.append(invalid("agent-not-ready", not_ready))
+        else:
+            self.findings += check_drops(
+                drops, self._agent.drops(), self.trace.total, self._key.arm
+            )
+
+    def _other_load(self) -> float | None:
+        """Tasks that want to run at this moment, ourselves left out; None if unknown."""
+        try:
+            fields = self._bench.testbed.read(Path("/proc/loadavg")).split()
+            return float(int(fields[3].split(b"/")[0]) - 1)
+        except (TestbedError, IndexError, ValueError):
+            return None
+
+    def _network(self) -> TcpCounters | None:
+        if self._syscall.name != "connect":
+            return None
+        return read_tcp_counters(self._bench.testbed, LAT_CONNECT_PORT)
+
+    def _run_untraced(self) -> None:
+        for _ in range(self._bench.settings.lmbench_reps):
+            self.runs_untraced.append(self._bench.workload.run(self._syscall))
+
+    def _place(self) -> None:
+        holders = list_holders(self._bench.testbed)
+        self.placement = placement_of_next(holders)
+        if holders is None:
+            self.findings.append(
+                note("placement-unknown", "bpftool is not installed: no proof who runs last")
+            )
+        elif self.placement is Placement.UNKNOWN or (holders and self._key.arm == VANILLA):
+            named = ", ".join(map(str, holders[:3]))
+            self.findings.append(
+                warning("other-tracers", f"others trace syscalls on this node: {named}")
+            )
+
+    def _run_traced(self, tracing: Tracing) -> None:
+        settings = self._bench.settings
+        planned = settings.runs(self._syscall.name)
+        for _ in range(planned):
+            self.runs_traced.append(self._bench.workload.run(self._syscall))
+        calls = tracing.calls_so_far()
+        while 0 < calls < settings.min_calls and not tracing.failed_so_far():
+            done = len(self.runs_traced)
+            missing = -(-(settings.min_calls - calls) * done // calls)
+            allowed = EXTRA_RUNS_FACTOR * planned - done
+            if allowed <= 0:
+                break
+            for _ in range(min(missing, allowed)):
+                self.runs_traced.append(self._bench.workload.run(self._syscall))
+            calls = tracing.calls_so_far()
+
+    def end(self) -> None:
+        if self._tracing is not None:
+            self._tracing.end()
+
+
+def refuse(trial: Trial, finding: Finding) -> Trial:
+    """The same trial with one more finding."""
+    return replace(trial, findings=(*trial.findings, finding))
