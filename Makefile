@@ -52,7 +52,7 @@ clean: ## Remove all that make made here; measured results stay
 
 # Dependency groups need pip 25.1, and no distribution's venv starts with that.
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo 'make: $(PYTHON) is missing or older than 3.11: pass PYTHON=python3.11 or newer' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo 'make: $(PYTHON) lacks its venv module: apt install python3-venv' >&2; exit 1; }

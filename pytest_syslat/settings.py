@@ -283,13 +283,15 @@ class Given:
 
 
 def read_settings(
-    config: pytest.Config, agent_names: Sequence[str], environment: Mapping[str, str] = os.environ
+    config: pytest.Config,
+    agent_names: Sequence[str] | None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Read and validate all options.
 
     Args:
         config: pytest's configuration with the options of `OPTIONS`.
-        agent_names: Agents that exist.
+        agent_names: Agents that exist; None if that isn't known yet: names are not checked then.
         environment: Where the original script's variables are looked up.
 
     Raises:
@@ -303,8 +305,9 @@ def read_settings(
         parsed = [_parsed(option, text, given.source) for text in given.texts]
         if option.setting not in _WITHOUT_FIELD:
             values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
-    values["agents"] = _agents(values.get("agents", ()), agent_names)
-    if "trials" not in values and values["agents"] and values.get("budgets"):
+    if agent_names is not None:
+        values["agents"] = _agents(values.get("agents", ()), agent_names)
+    if "trials" not in values and values.get("agents") and values.get("budgets"):
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
     values["result_dir"] = config.rootpath / values.get("result_dir", Settings().result_dir)

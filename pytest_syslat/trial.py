@@ -84,6 +84,10 @@ class Trial:
             return None
         return figures_us(self.distribution)[figure]
 
+    def with_attempt(self, attempt: int) -> Trial:
+        """The same trial as the first or second attempt."""
+        return replace(self, attempt=attempt)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for run.json."""
         traced = figures_us(self.distribution) if self.distribution.count else {}
@@ -231,11 +235,11 @@ class _TrialRun:
                 drops, self._agent.drops(), self.trace.total, self._key.arm
             )
 
-    def _other_load(self) -> float | None:
+    def _other_load(self) -> int | None:
         """Tasks that want to run at this moment, ourselves left out; None if unknown."""
         try:
             fields = self._bench.testbed.read(Path("/proc/loadavg")).split()
-            return float(int(fields[3].split(b"/")[0]) - 1)
+            return int(fields[3].split(b"/")[0]) - 1
         except (TestbedError, IndexError, ValueError):
             return None
 
@@ -280,8 +284,3 @@ class _TrialRun:
     def end(self) -> None:
         if self._tracing is not None:
             self._tracing.end()
-
-
-def refuse(trial: Trial, finding: Finding) -> Trial:
-    """The same trial with one more finding."""
-    return replace(trial, findings=(*trial.findings, finding))

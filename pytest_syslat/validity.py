@@ -21,7 +21,7 @@ DROPPED_SHARE_LIMIT = 0.001
 TIME_WAIT_LIMIT = 2000
 TIME_WAIT_GROWTH_WARNING = 500
 P99_CALLS = 1000
-LOAD_WARNING_CORES = 0.5
+LOAD_WARNING_TASKS = 1
 
 
 def describe_errno(number: int) -> str:
@@ -49,7 +49,10 @@ def check_trace(trace: Trace, syscall: Syscall, min_calls: int) -> list[Finding]
             )
         )
     elif failed:
-        findings.append(note("some-failed-calls", f"{failed:,} of {trace.total:,} calls failed"))
+        named = ", ".join(f"{count:,} {describe_errno(n)}" for n, count in trace.failures.items())
+        findings.append(
+            note("some-failed-calls", f"{failed:,} of {trace.total:,} calls failed: {named}")
+        )
     if trace.lost:
         findings.append(invalid("lost-events", f"bpftrace lost {trace.lost:,} events"))
     if trace.arrived != trace.total:
@@ -168,13 +171,13 @@ def check_drops(before: int | None, after: int | None, calls: int, agent: str) -
     return [note("agent-dropped", f"{agent} dropped {dropped:,} events")] if dropped else []
 
 
-def check_load(other_load_cores: float | None) -> list[Finding]:
-    """Whether something else used the measured core."""
-    if other_load_cores is not None and other_load_cores > LOAD_WARNING_CORES:
+def check_load(other_tasks: int | None) -> list[Finding]:
+    """Whether more than one other task wanted to run when the trial began."""
+    if other_tasks is not None and other_tasks > LOAD_WARNING_TASKS:
         return [
             warning(
                 "other-load",
-                f"about {other_load_cores:.1f} other tasks wanted to run at the start of the trial",
+                f"{other_tasks} other tasks wanted to run when the trial began",
             )
         ]
     return []

@@ -325,8 +325,8 @@ apt_complaint() {
 }
 
 # missing_libraries PACKAGE...: the library packages that these need and that the system lacks,
-# found by walking from one to the next. Other dependencies, an awk or a perl, do not concern
-# the programs that we run.
+# found by walking from one to the next. Other dependencies, an awk or the headers to compile
+# lmbench once more, do not concern the programs that we run.
 missing_libraries() {
     pending=$* seen=' '
     while [ -n "$pending" ]; do
@@ -337,6 +337,7 @@ missing_libraries() {
         for package in $needed; do
             case $seen in *" $package "*) continue ;; esac
             seen="$seen$package "
+            case $package in *-dev*) continue ;; esac
             case $(dpkg-query -W -f '${Status} ' "$package" 2>/dev/null) in
                 *' installed '*) continue ;;
             esac

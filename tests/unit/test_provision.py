@@ -651,7 +651,10 @@ class TestUnpack:
         """Publish the two packages with these programs of lmbench and this body of auditctl."""
         directory = "usr/lib/lmbench/bin/some-linux-gnu"
         archive.add(
-            "non-free", "lmbench", programs={f"{directory}/{name}": "exit 0" for name in lmbench}
+            "non-free",
+            "lmbench",
+            depends="libsyslat-one, libsyslat-dev",
+            programs={f"{directory}/{name}": "exit 0" for name in lmbench},
         )
         archive.add(
             "main",
@@ -662,6 +665,7 @@ class TestUnpack:
         archive.add("main", "libsyslat-one", depends="libsyslat-two")
         archive.add("main", "libsyslat-two", depends="libsyslat-one, libc6 (>= 2)")
         archive.add("main", "libsyslat-three")
+        archive.add("main", "libsyslat-dev")
         archive.add("main", "syslat-awk")
         archive.add("main", "libc6")
         archive.publish()
@@ -695,7 +699,7 @@ class TestUnpack:
         with_tools(offline, "auditd", "auditctl")
         result = offline.provision()
         assert result.returncode == 0, result.stderr
-        assert self.unpacked(offline) == {"lmbench"}
+        assert self.unpacked(offline) == {"libsyslat-one", "libsyslat-two", "lmbench"}
 
     def test_replaces_an_incomplete_tree(self, offline: System, archive: Archive) -> None:
         self.fill(archive)

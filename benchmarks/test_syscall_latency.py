@@ -1,0 +1,27 @@
+"""The main job: measure each syscall in each arm, then judge the overheads.
+
+pytest benchmarks                                      vanilla alone
+pytest benchmarks --agent=auditd                       vanilla and auditd
+pytest benchmarks -k connect --agent=auditd            one syscall
+pytest benchmarks -k p50 --agent=auditd --syslat-budget 'connect:p50<=+10%'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_syslat.gate import Cell, CellResult
+    from pytest_syslat.plan import TrialKey
+    from pytest_syslat.trial import Trial
+
+
+def test_latency(measure: Callable[[TrialKey], Trial], syslat_trial: TrialKey) -> None:
+    """One trial of a syscall in an arm; fails if the trial is refused."""
+    measure(syslat_trial)
+
+
+def test_overhead(judge: Callable[[Cell], CellResult], syslat_cell: Cell) -> None:
+    """An agent's overhead against its budget; fails if it is over."""
+    judge(syslat_cell)

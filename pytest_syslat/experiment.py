@@ -1,0 +1,322 @@
+"""One session: measures the plan in order, repeats what was refused, judges, keeps the files.
+
+Items of pytest ask for a trial or a verdict; the order in which trials are measured is the plan's
+alone. So whatever order a plugin gives to the items, blocks stay interleaved: asking for a trial
+first measures all that the plan puts before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pytest_syslat.agents.protocol import AgentError, AgentFactory
+from pytest_syslat.arms import Arms
+from pytest_syslat.budget import FIGURES, budget_for
+from pytest_syslat.distribution import Distribution
+from pytest_syslat.findings import Finding, Severity, invalid
+from pytest_syslat.gate import Cell, CellData, CellResult, judge
+from pytest_syslat.placement import Placement
+from pytest_syslat.plan import Plan, TrialKey
+from pytest_syslat.records import RunRecord
+from pytest_syslat.settings import Settings
+from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.sysinfo import collect_sysinfo
+from pytest_syslat.tcp_server import TcpServer
+from pytest_syslat.testbeds.protocol import Testbed, TestbedError
+from pytest_syslat.tracer import Tracer
+from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.workload import Workload, find_lmbench
+
+LATER_WARMUP_SHARE = 0.1
+
+
+class Progress(Protocol):
+    """Who is told how far the session is."""
+
+    def opened(self, facts: Mapping[str, str]) -> None:
+        """All is in place; facts for the header."""
+
+    def trial_step(self, key: TrialKey, step: str, number: int, total: int) -> None:
+        """A trial has come to a step."""
+
+    def trial_done(self, trial: Trial, number: int, total: int, left_s: float | None) -> None:
+        """A trial has ended; `left_s` is the time that the rest will take, if known."""
+
+
+class Experiment:
+    """Owns testbed, arms and results of a session."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        plan: Plan,
+        selected: Collection[TrialKey],
+        judged: Collection[Cell],
+        factories: Mapping[str, AgentFactory],
+        testbed: Testbed,
+        record: RunRecord,
+        rootdir: Path,
+        progress: Progress,
+    ) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.trials: dict[TrialKey, Trial] = {}
+        self.refused_first: list[Trial] = []
+        self.repeats: Counter[str] = Counter()
+        self.switching_s = 0.0
+        self.record = record
+        self._selected = set(selected)
+        self._judged = set(judged)
+        self._testbed = testbed
+        self._rootdir = rootdir
+        self._progress = progress
+        self._arms = Arms(testbed, factories, rootdir)
+        self._bench: Bench | None = None
+        self._server: TcpServer | None = None
+        self._workload: Workload | None = None
+        self._warmed: set[str] = set()
+        self._repeated_blocks: set[int] = set()
+        self._results: dict[Cell, CellResult] | None = None
+
+    def open(self) -> None:
+        """Put everything in place.
+
+        Raises:
+            TestbedError, WorkloadError, TracerError, AgentError: One line for the user.
+        """
+        tracer = Tracer(self._testbed, self._rootdir, self.settings.tracer)
+        self._workload = Workload(self._testbed, find_lmbench(self.settings.lmbench_dir))
+        self._server = TcpServer(self._testbed)
+        self._server.start()
+        self._bench = Bench(self.settings, self._testbed, self._workload, tracer, self._server)
+        self._arms.prepare()
+        facts = collect_sysinfo(
+            self._testbed, self._workload, tracer, self._arms.versions(), self.settings
+        )
+        self.record.open(self.settings, self.plan, facts)
+        self._progress.opened(facts)
+
+    def close(self) -> list[str]:
+        """Write the last files and remove all that was made; what is left behind is returned."""
+        left = self._arms.close()
+        for part in (
+            self._server.stop if self._server else None,
+            self._workload.close if self._workload else None,
+            self._testbed.close,
+        ):
+            try:
+                if part is not None:
+                    part()
+            except (TestbedError, OSError) as error:
+                left.append(str(error))
+        self.record.close(
+            self,
+            results=self.results() if self.trials else [],
+            complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
+        )
+        return left
+
+    def measure(self, key: TrialKey) -> Trial:
+        """The trial of a key, measured now with all that the plan puts before it.
+
+        If a trial of its block was refused, the rest of the block is measured and what was refused
+        is repeated before this returns, so that the answer is the final one.
+        """
+        position = self.plan.order.index(key)
+        for planned in self.plan.order[: position + 1]:
+            self._ensure(planned)
+        for planned in self.plan.order[position + 1 :]:
+            if planned in self._selected:
+                break
+            self._ensure(planned)
+        if any(
+            self.trials[each].refused for each in self.plan.block(key.trial) if each in self.trials
+        ):
+            self._repeat_refused(key.trial)
+        return self.trials[key]
+
+    def complete(self) -> None:
+        """Measure all that the plan still holds."""
+        for key in self.plan.order:
+            self._ensure(key)
+        for trial in sorted({key.trial for key in self.plan.order}):
+            self._repeat_refused(trial)
+
+    def judge(self, cell: Cell) -> CellResult:
+        """The verdict on a cell, after everything has been measured."""
+        self.complete()
+        if self._results is None:
+            self._results = {result.cell: result for result in self.results()}
+        return self._results[cell]
+
+    def results(self) -> list[CellResult]:
+        """Overheads of all cells that have been measured; verdicts where a budget is judged."""
+        family = [
+            self._cell_data(Cell(syscall, agent, figure))
+            for syscall in SYSCALLS
+            for agent in self.settings.agents
+            for figure in FIGURES
+            if any(key.syscall == syscall and key.arm == agent for key in self.trials)
+        ]
+        return judge(family) if family else []
+
+    def _cell_data(self, cell: Cell) -> CellData:
+        pairs = [
+            (self.trials[key.partner], trial)
+            for key, trial in sorted(self.trials.items())
+            if key.syscall == cell.syscall and key.arm == cell.agent and key.partner in self.trials
+        ]
+        behind = [trial for pair in pairs for trial in pair]
+        values = [
+            (vanilla_us, agent_us)
+            for vanilla, agent in pairs
+            if not (vanilla.refused or agent.refused)
+            and (vanilla_us := vanilla.figure_us(cell.figure))
+            and (agent_us := agent.figure_us(cell.figure))
+        ]
+        paired = np.array(values, dtype=np.float64).reshape(-1, 2)
+        return CellData(
+            cell=cell,
+            budget=(
+                budget_for(self.settings.budgets, cell.syscall, cell.figure)
+                if cell in self._judged
+                else None
+            ),
+            vanilla_us=paired[:, 0],
+            agent_us=paired[:, 1],
+            refused=tuple(
+                f"{trial.key.id} was refused: {trial.reasons[0]}"
+                for trial in behind
+                if trial.refused
+            ),
+            undecided=_undecided(behind, cell.figure),
+        )
+
+    def _ensure(self, key: TrialKey) -> None:
+        if key not in self.trials:
+            self._store(self._measured(key, attempt=1))
+
+    def _measured(self, key: TrialKey, attempt: int) -> Trial:
+        assert self._bench is not None
+        number, total = self.plan.order.index(key) + 1, len(self.plan.order)
+
+        def step(name: str) -> None:
+            self._progress.trial_step(key, name, number, total)
+
+        try:
+            self._switch_to(key.arm, step)
+        except (AgentError, TestbedError) as error:
+            trial = self._not_measured(key, invalid("agent-not-ready", str(error)))
+        else:
+            trial = self._bench.measure(key, self._arms.agent(key.arm), step)
+        trial = trial.with_attempt(attempt)
+        self._progress.trial_done(trial, number, total, self._left_s())
+        return trial
+
+    def _switch_to(self, arm: str, step: Step) -> None:
+        begin_s = time.monotonic()
+        step("switching")
+        switched = self._arms.activate(arm)
+        self.switching_s += time.monotonic() - begin_s
+        if arm not in self._warmed:
+            self._warmed.add(arm)
+            self._warm_up(self.settings.warmup_s, step)
+        elif switched:
+            self._warm_up(self.settings.warmup_s * LATER_WARMUP_SHARE, step)
+
+    def _warm_up(self, seconds: float, step: Step) -> None:
+        """Unrecorded load: caches, buffers and the agent itself come to their steady state."""
+        assert self._workload is not None
+        step(f"warming up {seconds:g} s")
+        deadline = time.monotonic() + seconds
+        names = sorted({key.syscall for key in self.plan.order})
+        while time.monotonic() < deadline:
+            for name in names:
+                self._workload.run(SYSCALLS[name])
+
+    def _not_measured(self, key: TrialKey, finding: Finding) -> Trial:
+        return Trial(
+            key=key,
+            node=self._testbed.node,
+            testbed=self._testbed.name,
+            placement=Placement.UNKNOWN,
+            started_at_s=time.time(),
+            duration_s=0.0,
+            distribution=Distribution.empty(),
+            other_calls=0,
+            runs_untraced=(),
+            runs_traced=(),
+            findings=(finding,),
+        )
+
+    def _repeat_refused(self, block: int) -> None:
+        """Repeat what was refused in a block, once, with vanilla beside it, at the block's end."""
+        if block in self._repeated_blocks:
+            return
+        keys = self.plan.block(block)
+        for key in keys:
+            self._ensure(key)
+        self._repeated_blocks.add(block)
+        refused = {key for key in keys if self.trials[key].refused}
+        wanted = refused | {key.partner for key in refused}
+        again = {key: self._measured(key, attempt=2) for key in keys if key in wanted}
+        for key, trial in again.items():
+            self.repeats[key.arm] += 1
+            dependent = [each for each in refused if each.partner == key]
+            replaces = key in refused or not (
+                trial.refused or any(again[each].refused for each in dependent)
+            )
+            if replaces:
+                if self.trials[key].refused:
+                    self.refused_first.append(self.trials[key])
+                self._store(trial)
+
+    def _store(self, trial: Trial) -> None:
+        self.trials[trial.key] = trial
+        self._results = None
+        self.record.trial_done(self, trial)
+
+    def _left_s(self) -> float | None:
+        done = list(self.trials.values())
+        if not done:
+            return None
+        by_syscall: dict[str, list[float]] = {}
+        for trial in done:
+            by_syscall.setdefault(trial.key.syscall, []).append(trial.duration_s)
+        overall_s = sum(trial.duration_s for trial in done) / len(done)
+        left_s = 0.0
+        for key in self.plan.order:
+            if key not in self.trials:
+                own = by_syscall.get(key.syscall)
+                left_s += sum(own) / len(own) if own else overall_s
+        cold = {key.arm for key in self.plan.order} - self._warmed
+        return left_s + self.settings.warmup_s * len(cold)
+
+
+class Step(Protocol):
+    """Tells a step of a trial."""
+
+    def __call__(self, name: str) -> None:
+        """The step has begun."""
+
+
+def _undecided(trials: Sequence[Trial], figure: str) -> tuple[str, ...]:
+    """Why a cell cannot pass, one sentence a code."""
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        for finding in trial.findings:
+            # Few calls leave only the tail unknown.
+            concerns = finding.code != "few-calls" or figure == "p99"
+            if finding.severity is Severity.UNDECIDED and concerns:
+                found.setdefault(finding.code, []).append(f"{trial.key.id}: {finding.detail}")
+    return tuple(
+        details[0] if len(details) == 1 else f"{details[0]} (and {len(details) - 1} more trials)"
+        for details in found.values()
+    )

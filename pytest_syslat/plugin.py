@@ -1,0 +1,176 @@
+"""pytest hooks, nothing else.
+
+A project that does not use the plugin must not notice it: nothing here imports numpy, pandas or
+kubernetes, and nothing is read or made before a test asks for our fixtures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_syslat.settings import OPTIONS, given_on_command_line, read_settings
+
+if TYPE_CHECKING:
+    pass
+
+pytest_plugins = ("pytest_syslat.fixtures",)
+
+SESSION: pytest.StashKey[SyslatSession] = pytest.StashKey()
+PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
+OUR_ITEM_ID = re.compile(r"\[(execve|openat|connect)-.+-trial[0-9]+(-[0-9]+)*\]$")
+XDIST_REFUSED = (
+    "-n: measuring in parallel spoils every figure: run the benchmarks without pytest-xdist (-n 0)"
+)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hooks that a conftest can implement."""
+    from pytest_syslat import hookspec
+
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add every option in its long form, and its ini key."""
+    group = parser.getgroup("syslat", "latency that security agents add (pytest-syslat)")
+    for option in OPTIONS:
+        if option.is_flag:
+            group.addoption(
+                option.flag, dest=option.dest, action="store_const", const="true", help=option.help
+            )
+        else:
+            group.addoption(
+                option.flag,
+                dest=option.dest,
+                action="append" if option.repeatable else "store",
+                metavar=option.metavar,
+                help=option.help,
+            )
+        parser.addini(
+            option.ini,
+            option.help.replace("%%", "%"),
+            type="linelist" if option.repeatable else "string",
+            default=None,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None]:
+    """Add the short form `--agent`, unless the user's own conftest has taken that name."""
+    yield
+    # The user's option wins; --syslat-agent remains.
+    with contextlib.suppress(ValueError):
+        parser.getgroup("syslat").addoption(
+            "--agent",
+            dest="syslat_agent",
+            action="append",
+            metavar="NAME",
+            help="short for --syslat-agent",
+        )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse wrong options at once, whatever is collected later."""
+    if given_on_command_line(config):
+        read_settings(config, agent_names=None)
+        if _is_distributed(config):
+            raise pytest.UsageError(XDIST_REFUSED)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize tests that ask for a trial or a cell."""
+    from pytest_syslat.selection import parametrize, uses_syslat, without_item
+
+    if not uses_syslat(metafunc.fixturenames):
+        return
+    from pytest_syslat.session import SyslatSession
+
+    config = metafunc.config
+    if PROBLEM not in config.stash and SESSION not in config.stash:
+        try:
+            config.stash[SESSION] = SyslatSession(config)
+        except pytest.UsageError as problem:
+            # Raised here it would become a collection error with a traceback.
+            config.stash[PROBLEM] = problem
+    if PROBLEM in config.stash:
+        without_item(metafunc)
+    else:
+        parametrize(metafunc, config.stash[SESSION].settings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class,
+) -> Generator[None, object, object]:
+    """Leave out tests that stand for nothing: no budget, hence nothing to judge."""
+    made = yield
+    stash = collector.config.stash
+    if isinstance(made, list) and (SESSION in stash or PROBLEM in stash):
+        from pytest_syslat.selection import drop_empty
+
+        drop_empty(made)
+    return made
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    """After every other plugin has selected and shuffled: compute the plan, restore its order."""
+    yield
+    if PROBLEM in config.stash:
+        raise config.stash[PROBLEM]
+    if SESSION in config.stash and not hasattr(config, "workerinput"):
+        config.stash[SESSION].plan(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+    """Refuse to measure in parallel workers."""
+    if any(OUR_ITEM_ID.search(each) for each in ids):
+        raise pytest.UsageError(XDIST_REFUSED)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Put testbed, tracer and agents in place around all tests; remove them whatever happens."""
+    ours = session.config.stash.get(SESSION, None)
+    if (
+        ours is None
+        or not (ours.trials or ours.cells)
+        or session.config.option.collectonly
+        or (session.testsfailed and not session.config.option.continue_on_collection_errors)
+    ):
+        return (yield)
+    with ours.measuring():
+        return (yield)
+
+
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
+) -> tuple[str, str, str] | None:
+    """Leave out the dot of a measured trial: it has a line of its own."""
+    measured = report.when == "call" and OUR_ITEM_ID.search(report.nodeid)
+    if measured and report.passed and config.get_verbosity() <= 0:
+        return "passed", "", "PASSED"
+    return None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table, the warnings and where the files are."""
+    ours = config.stash.get(SESSION, None)
+    if ours is not None and ours.experiment is not None:
+        from pytest_syslat.report.terminal import write_summary
+
+        write_summary(terminalreporter, ours)
+
+
+def _is_distributed(config: pytest.Config) -> bool:
+    return bool(config.getoption("numprocesses", None)) or config.getoption("dist", "no") != "no"

@@ -1,0 +1,177 @@
+"""Keeps the result directory up to date: after each trial, so that nothing measured is lost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
+from pytest_syslat.placement import Placement
+from pytest_syslat.plan import Plan, TrialKey
+from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
+from pytest_syslat.settings import Settings
+from pytest_syslat.summary import stats_frame, summary_frame, summary_rows
+from pytest_syslat.sysinfo import sysinfo_text
+from pytest_syslat.trial import Trial
+
+VALIDITY_COLUMNS = ("label", "syscall", "trial", "severity", "code", "detail")
+USER_COLUMNS = ("label", "syscall", "trial", "traced", "us_per_op")
+
+
+class Measured(Protocol):
+    """What an experiment shows of its state."""
+
+    @property
+    def trials(self) -> Mapping[TrialKey, Trial]:
+        """The trials that count, by key."""
+
+    @property
+    def refused_first(self) -> Sequence[Trial]:
+        """First attempts that were refused and have been repeated since."""
+
+    @property
+    def repeats(self) -> Mapping[str, int]:
+        """Repeated trials by arm."""
+
+    @property
+    def switching_s(self) -> float:
+        """Seconds spent on switching arms."""
+
+
+class RunRecord:
+    """Writes the files of one run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = ResultDirectory(directory)
+        self._run: dict[str, Any] = {"schema": RUN_SCHEMA, "complete": False}
+        self._facts: Mapping[str, str] = {}
+
+    def open(self, settings: Settings, plan: Plan, facts: Mapping[str, str]) -> None:
+        """Note what will be measured, and on what."""
+        self._facts = facts
+        self._run |= {
+            "settings": settings.as_dict(),
+            "system": dict(facts),
+            "plan": [key.id for key in plan.order],
+            "plan_is_complete": plan.complete,
+        }
+        self._write_run()
+
+    def trial_done(self, measured: Measured, trial: Trial) -> None:
+        """Write the files of the trial's arm anew."""
+        key = trial.key
+        files = self.directory
+        files.arm(key.arm)
+        if trial.log:
+            path = files.log_path(key.arm, key.syscall, key.trial, refused=trial.refused)
+            write_atomically(path, trial.log)
+        own = sorted(
+            (each for each in measured.trials.values() if each.key.arm == key.arm),
+            key=lambda each: (each.key.trial, each.key.syscall),
+        )
+        valid = [each for each in own if not each.refused]
+        summary = summary_frame(
+            row
+            for each in valid
+            for row in summary_rows(
+                each.key.arm, each.key.syscall, each.key.trial, each.distribution
+            )
+        )
+        write_frame(files.summary_path(key.arm), summary)
+        for name in ("iqr", "raw"):
+            write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
+        write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
+        first = [each for each in measured.refused_first if each.key.arm == key.arm]
+        write_frame(
+            files.validity_path(key.arm), _frame(VALIDITY_COLUMNS, _validity_rows(own, first))
+        )
+        write_atomically(files.sysinfo_path(key.arm), sysinfo_text(self._facts))
+        self._note(measured)
+        self._write_run()
+
+    def close(self, measured: Measured, results: Sequence[CellResult], *, complete: bool) -> None:
+        """Write overheads and verdicts, and whether the run is complete."""
+        self._note(measured)
+        placements = {str(trial.placement) for trial in measured.trials.values()}
+        placement = placements.pop() if len(placements) == 1 else str(Placement.UNKNOWN)
+        if results:
+            frame = _frame(OVERHEAD_COLUMNS, overhead_rows(results, placement))
+            # Three decimals are right for µs, but would turn a small p value into 0.
+            frame["p_adjusted"] = [
+                "" if math.isnan(result.p_adjusted) else f"{result.p_adjusted:.6g}"
+                for result in results
+            ]
+            write_frame(self.directory.overhead_path, frame)
+        self._run["cells"] = [_cell(result) for result in results]
+        self._run["complete"] = complete
+        self._write_run()
+
+    def _note(self, measured: Measured) -> None:
+        self._run["trials"] = [trial.as_dict() for trial in measured.trials.values()]
+        self._run["refused_first_attempts"] = [trial.as_dict() for trial in measured.refused_first]
+        self._run["repeats"] = dict(measured.repeats)
+        self._run["switching_s"] = round(measured.switching_s, 3)
+
+    def _write_run(self) -> None:
+        text = json.dumps(_without_nan(self._run), indent=1, ensure_ascii=False)
+        write_atomically(self.directory.run_path, text + "\n")
+
+
+def _frame(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(columns))
+
+
+def _user_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
+    for trial in trials:
+        for traced, runs in (("no", trial.runs_untraced), ("yes", trial.runs_traced)):
+            for run in runs:
+                if run.us_per_op is not None:
+                    yield {
+                        "label": trial.key.arm,
+                        "syscall": trial.key.syscall,
+                        "trial": trial.key.trial,
+                        "traced": traced,
+                        "us_per_op": run.us_per_op,
+                    }
+
+
+def _validity_rows(
+    trials: Iterable[Trial], first_attempts: Iterable[Trial]
+) -> Iterable[dict[str, object]]:
+    for trial, prefix in (
+        *((each, "first attempt: ") for each in first_attempts),
+        *((each, "") for each in trials),
+    ):
+        for finding in trial.findings:
+            yield {
+                "label": trial.key.arm,
+                "syscall": trial.key.syscall,
+                "trial": trial.key.trial,
+                "severity": str(finding.severity),
+                "code": finding.code,
+                "detail": prefix + finding.detail,
+            }
+
+
+def _cell(result: CellResult) -> dict[str, Any]:
+    plain = asdict(result)
+    plain["budget"] = str(result.budget) if result.budget else None
+    plain["verdict"] = str(result.verdict) if result.verdict else None
+    return plain
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan: what is undefined becomes null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,271 @@
+"""What the user sees: a header, a line a trial, and one table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_syslat.findings import Severity
+from pytest_syslat.gate import CellResult, Verdict
+from pytest_syslat.settings import VANILLA
+from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.sysinfo import frequency_warning
+
+if TYPE_CHECKING:
+    from pytest_syslat.experiment import Experiment
+    from pytest_syslat.plan import TrialKey
+    from pytest_syslat.session import SyslatSession
+    from pytest_syslat.trial import Trial
+
+ABSENT = "-"
+COLUMNS = ("syscall", "arm", "p50 µs", "p99 µs", "mean µs", "user µs", "Δp50 µs", "Δp50 %")
+LAST_COLUMNS = ("verdict", "calls")
+WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
+MARKUP: Mapping[Verdict, Mapping[str, bool]] = {
+    Verdict.PASSED: {"green": True},
+    Verdict.INCONCLUSIVE: {"yellow": True},
+    Verdict.REGRESSED: {"red": True, "bold": True},
+    Verdict.INVALID: {"red": True, "bold": True},
+}
+
+
+class TerminalProgress:
+    """Writes past pytest's capturing: a running line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin(
+            "terminalreporter"
+        )
+        self._capture = config.pluginmanager.get_plugin("capturemanager")
+        self._live = self._reporter is not None and self._reporter.isatty
+        self._quiet = config.get_verbosity() < 0
+
+    def opened(self, facts: Mapping[str, str]) -> None:
+        """Write the header."""
+        words = [
+            f"{facts['testbed']} testbed on {facts['node']}",
+            f"kernel {facts['kernel']}",
+            facts["bpftrace"],
+            f"lmbench {facts['lmbench']}",
+            f"core {facts['measured core']}",
+        ]
+        arms = facts["setting agents"].strip("[]").replace("'", "")
+        plan = [
+            f"arms {', '.join(filter(None, (VANILLA, arms)))}",
+            f"{facts['setting trials']} trials",
+            f"seed {facts['setting seed']}",
+        ]
+        self._lines(f"syslat: {', '.join(words)}", f"syslat: {', '.join(plan)}")
+        warning = frequency_warning(facts)
+        if warning:
+            self._lines(f"syslat: warning: {warning}")
+
+    def trial_step(self, key: TrialKey, step: str, number: int, total: int) -> None:
+        """On a terminal: show what is being done."""
+        if self._live and self._reporter is not None and not self._quiet:
+            with self._uncaptured():
+                self._reporter.rewrite(
+                    f"[{number:>{len(str(total))}}/{total}] {key.syscall} {key.arm} "
+                    f"trial {key.trial}: {step}",
+                    erase=True,
+                )
+
+    def trial_done(self, trial: Trial, number: int, total: int, left_s: float | None) -> None:
+        """Write the trial's line."""
+        if self._quiet:
+            return
+        head = (
+            f"[{number:>{len(str(total))}}/{total}] {trial.key.syscall:<7} {trial.key.arm} "
+            f"trial {trial.key.trial}"
+        )
+        if trial.attempt > 1:
+            head += " again"
+        if trial.refused:
+            figures = f"REFUSED {trial.reasons[0]}"
+        else:
+            figures = (
+                f"p50 {_us(trial.figure_us('p50'))} µs, p99 {_us(trial.figure_us('p99'))} µs, "
+                f"user {_us(trial.user_us)} µs, {trial.distribution.count:,} calls"
+            )
+        left = f", {_duration(left_s)} left" if left_s else ""
+        self._lines(f"{head}: {figures}{left}", replaces=True)
+
+    def _lines(self, *lines: str, replaces: bool = False) -> None:
+        if self._reporter is None:
+            return
+        with self._uncaptured():
+            if self._live and replaces:
+                self._reporter.rewrite("", erase=True)
+            else:
+                self._reporter.ensure_newline()
+            for line in lines:
+                self._reporter.write_line(line)
+
+    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
+        if self._capture is None:
+            return contextlib.nullcontext()
+        disabled: contextlib.AbstractContextManager[None] = (
+            self._capture.global_and_fixture_disabled()
+        )
+        return disabled
+
+
+def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> None:
+    """Write the table, the verdicts behind it, the warnings and the path of the files."""
+    experiment = ours.experiment
+    assert experiment is not None
+    reporter.write_sep("=", "syslat: latency of syscalls")
+    results = experiment.results() if experiment.trials else []
+    if experiment.trials:
+        _write_table(reporter, experiment, results)
+    for result in results:
+        if result.verdict not in (None, Verdict.PASSED):
+            reporter.write_line(cell_sentence(result), **MARKUP[Verdict(result.verdict)])
+    for line in [*ours.warnings, *_warnings(experiment)]:
+        reporter.write_line(f"warning: {line}", yellow=True)
+    for line in ours.left_behind:
+        reporter.write_line(f"left behind: {line}", red=True)
+    if experiment.repeats:
+        counted = ", ".join(f"{arm} {count}" for arm, count in sorted(experiment.repeats.items()))
+        reporter.write_line(f"repeated trials: {counted}")
+    if ours.directory_note:
+        reporter.write_line(ours.directory_note)
+    reporter.write_line(f"files: {experiment.record.directory.root}")
+
+
+def _write_table(
+    reporter: pytest.TerminalReporter, experiment: Experiment, results: Sequence[CellResult]
+) -> None:
+    rows = list(_rows(experiment, results))
+    shown = (*COLUMNS, *LAST_COLUMNS)
+    widths = [
+        max(len(shown[index]), *(len(row[index]) for row, _ in rows)) for index in range(len(shown))
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.ljust(width) if index < 2 or shown[index] == "verdict" else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+
+    reporter.write_line(line(shown), bold=True)
+    for row, verdict in rows:
+        reporter.write_line(line(row), **(MARKUP[verdict] if verdict else {}))
+
+
+def _rows(
+    experiment: Experiment, results: Sequence[CellResult]
+) -> Iterator[tuple[tuple[str, ...], Verdict | None]]:
+    by_cell = {(each.cell.syscall, each.cell.agent, each.cell.figure): each for each in results}
+    for syscall in SYSCALLS:
+        for arm in experiment.settings.arms:
+            trials = [
+                trial
+                for key, trial in experiment.trials.items()
+                if key.syscall == syscall and key.arm == arm
+            ]
+            if not trials:
+                continue
+            valid = [trial for trial in trials if not trial.refused]
+            delta = by_cell.get((syscall, arm, "p50"))
+            verdict = worst_verdict(
+                each for each in results if (each.cell.syscall, each.cell.agent) == (syscall, arm)
+            )
+            if not valid:
+                word = "refused"
+            elif verdict is not None:
+                word = str(verdict)
+            else:
+                word = ABSENT
+            yield (
+                (
+                    syscall,
+                    arm,
+                    *(_us(_mean_us(valid, figure)) for figure in ("p50", "p99", "mean", "user")),
+                    _signed(delta.delta_us, 3) if delta else ABSENT,
+                    _signed(delta.delta_pct, 1) if delta else ABSENT,
+                    word,
+                    f"{sum(trial.distribution.count for trial in valid):,}",
+                ),
+                verdict,
+            )
+
+
+def worst_verdict(results: Iterable[CellResult]) -> Verdict | None:
+    """The verdict that matters most among cells; None if none was judged."""
+    found = {result.verdict for result in results}
+    return next((verdict for verdict in WORST_FIRST if verdict in found), None)
+
+
+def cell_sentence(result: CellResult) -> str:
+    """A cell's verdict with its figures, in one line."""
+    figures = ABSENT
+    if result.blocks and not math.isnan(result.delta_us):
+        figures = (
+            f"{_us(result.vanilla_us)} → {_us(result.agent_us)} µs, "
+            f"Δ {_signed(result.delta_us, 3)} µs ({_signed(result.delta_pct, 1)} %)"
+        )
+        if not math.isnan(result.ci_low_us):
+            figures += (
+                f", 95 % interval {_signed(result.ci_low_us, 3)} … "
+                f"{_signed(result.ci_high_us, 3)} µs "
+                f"({_signed(result.ci_low_pct, 1)} … {_signed(result.ci_high_pct, 1)} %)"
+            )
+    reasons = f": {'; '.join(result.reasons)}" if result.reasons else ""
+    return (
+        f"{result.cell.id} {result.verdict} (budget {result.budget}, {result.blocks} blocks): "
+        f"{figures}{reasons}"
+    )
+
+
+def _warnings(experiment: Experiment) -> list[str]:
+    """Warnings of all trials, one line a code and arm, with how many trials it concerns."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for key, trial in sorted(experiment.trials.items()):
+        for finding in trial.findings:
+            if finding.severity in (Severity.WARNING, Severity.UNDECIDED):
+                group = (key.arm, key.syscall, finding.code)
+                grouped.setdefault(group, []).append(finding.detail)
+    lines = [
+        f"{syscall} {arm}: {details[0]}"
+        + (f" (and {len(details) - 1} more trials)" if len(details) > 1 else "")
+        for (arm, syscall, _), details in grouped.items()
+    ]
+    return lines + _count_warnings(experiment)
+
+
+def _count_warnings(experiment: Experiment) -> list[str]:
+    """Arms whose numbers of calls differ more than threefold rest on unlike samples."""
+    lines = []
+    for syscall in SYSCALLS:
+        counts: dict[str, int] = {}
+        for key, trial in experiment.trials.items():
+            if key.syscall == syscall and not trial.refused:
+                counts[key.arm] = counts.get(key.arm, 0) + trial.distribution.count
+        if counts and max(counts.values()) > 3 * min(counts.values()):
+            shown = ", ".join(f"{arm} {count:,}" for arm, count in counts.items())
+            lines.append(f"{syscall}: numbers of calls differ more than threefold: {shown}")
+    return lines
+
+
+def _mean_us(trials: Sequence[Trial], figure: str) -> float | None:
+    values = [value for trial in trials if (value := trial.figure_us(figure)) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _us(value: float | None) -> str:
+    return ABSENT if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _signed(value: float, decimals: int) -> str:
+    return ABSENT if math.isnan(value) else f"{value:+.{decimals}f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"

@@ -1,0 +1,101 @@
+"""From pytest's items to what they ask for: trials and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_syslat.budget import FIGURES, budget_for
+from pytest_syslat.plan import Plan, TrialKey, all_keys
+from pytest_syslat.settings import Settings
+from pytest_syslat.syscalls import SYSCALLS
+
+if TYPE_CHECKING:
+    from pytest_syslat.gate import Cell
+
+TRIAL_PARAMETER = "syslat_trial"
+CELL_PARAMETER = "syslat_cell"
+
+
+def uses_syslat(fixturenames: Iterable[str]) -> bool:
+    """Whether a test is parametrized by us."""
+    return TRIAL_PARAMETER in fixturenames or CELL_PARAMETER in fixturenames
+
+
+def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:
+    """Parametrize a test over trials, or over the cells that have a budget."""
+    if TRIAL_PARAMETER in metafunc.fixturenames:
+        keys = all_keys(settings.arms, settings.trials)
+        metafunc.parametrize(TRIAL_PARAMETER, keys, ids=[key.id for key in keys])
+    if CELL_PARAMETER in metafunc.fixturenames:
+        cells = judged_cells(settings)
+        if cells:
+            metafunc.parametrize(CELL_PARAMETER, cells, ids=[cell.id for cell in cells])
+        else:
+            without_item(metafunc)
+
+
+def without_item(metafunc: pytest.Metafunc) -> None:
+    """Parametrize so that `drop_empty` removes the item, where pytest would show a skip."""
+    for parameter in (TRIAL_PARAMETER, CELL_PARAMETER):
+        if parameter in metafunc.fixturenames:
+            metafunc.parametrize(parameter, [None], ids=["nothing"])
+
+
+def judged_cells(settings: Settings) -> list[Cell]:
+    """The cells that have a budget, in the order of the catalogue."""
+    from pytest_syslat.gate import Cell
+
+    return [
+        Cell(syscall, agent, figure)
+        for syscall in SYSCALLS
+        for agent in settings.agents
+        for figure in FIGURES
+        if budget_for(settings.budgets, syscall, figure)
+    ]
+
+
+def requested(item: pytest.Item) -> Any:
+    """The trial or cell that an item asks for; None for any other item."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return None
+    return callspec.params.get(TRIAL_PARAMETER) or callspec.params.get(CELL_PARAMETER)
+
+
+def drop_empty(items: list[Any]) -> None:
+    """Remove the items that stand for nothing."""
+    items[:] = [item for item in items if not _is_parametrized(item) or requested(item) is not None]
+
+
+def _is_parametrized(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and uses_syslat(callspec.params)
+
+
+def arrange(items: list[pytest.Item], plan: Plan) -> None:
+    """Bring our items into the order of the plan, judging ones last.
+
+    Other items keep their order and stand before ours: a measurement is not interrupted by them.
+    """
+    position = {key: index for index, key in enumerate(plan.order)}
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        asked = requested(item)
+        if asked is None:
+            return (0, 0)
+        if isinstance(asked, TrialKey):
+            return (1, position[asked])
+        return (2, 0)
+
+    items.sort(key=rank)
+
+
+def split(items: Sequence[pytest.Item]) -> tuple[list[TrialKey], list[Cell]]:
+    """The trials and cells that the selected items ask for, without repeats."""
+    asked = dict.fromkeys(requested(item) for item in items)
+    asked.pop(None, None)
+    trials = [each for each in asked if isinstance(each, TrialKey)]
+    return trials, [each for each in asked if not isinstance(each, TrialKey)]

@@ -1,0 +1,134 @@
+"""What the plugin keeps for a pytest session: settings, and the experiment once items are known."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import uuid
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_syslat.settings import VANILLA, Settings, check_result_dir, read_settings
+
+if TYPE_CHECKING:
+    from pytest_syslat.agents.protocol import AgentFactory
+    from pytest_syslat.experiment import Experiment
+
+
+def agent_factories(config: pytest.Config) -> dict[str, AgentFactory]:
+    """All agents that exist: ours, and those of `pytest_syslat_agents` hooks."""
+    from pytest_syslat.agents.auditd import Auditd
+
+    factories: dict[str, AgentFactory] = {"auditd": Auditd}
+    for added in config.hook.pytest_syslat_agents(config=config):
+        factories.update(added or {})
+    if VANILLA in factories:
+        raise pytest.UsageError(
+            f"pytest_syslat_agents: {VANILLA!r} is the name of the baseline: choose another name"
+        )
+    return factories
+
+
+class SyslatSession:
+    """State of one pytest session; made when the first test of ours is collected."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Read the settings; raises pytest.UsageError."""
+        self.config = config
+        self.factories = agent_factories(config)
+        self.settings: Settings = read_settings(config, sorted(self.factories))
+        check_result_dir(self.settings)
+        self.experiment: Experiment | None = None
+        self.warnings: list[str] = []
+        self.left_behind: list[str] = []
+        self.directory_note: str | None = None
+
+    def plan(self, items: list[pytest.Item]) -> None:
+        """Compute the plan from the selected items and bring them into its order."""
+        from pytest_syslat.plan import build_plan
+        from pytest_syslat.selection import arrange, split
+
+        self.trials, self.cells = split(items)
+        self.measuring_plan = build_plan(
+            trials=self.trials,
+            judged={(cell.syscall, cell.agent) for cell in self.cells},
+            arms=self.settings.arms,
+            blocks=self.settings.trials,
+            seed=self.settings.seed,
+        )
+        arrange(items, self.measuring_plan)
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Everything in place within, everything removed after; raises pytest.UsageError."""
+        from pytest_syslat.agents.protocol import AgentError
+        from pytest_syslat.agents.vanilla import Vanilla
+        from pytest_syslat.experiment import Experiment
+        from pytest_syslat.records import RunRecord
+        from pytest_syslat.report.terminal import TerminalProgress
+        from pytest_syslat.results import DirectoryProblem, claim
+        from pytest_syslat.testbeds.local import LocalTestbed, choose_core, usable_cores
+        from pytest_syslat.testbeds.protocol import TestbedError
+        from pytest_syslat.tracer import TracerError
+        from pytest_syslat.workload import WorkloadError
+
+        core, warning = choose_core(self.settings.pin_core, usable_cores())
+        if warning:
+            self.warnings.append(f"--syslat-pin-core: {warning}")
+        with _sigterm_like_ctrl_c():
+            try:
+                testbed = LocalTestbed(core=core, run_id=uuid.uuid4().hex[:8])
+            except TestbedError as error:
+                raise pytest.UsageError(str(error)) from None
+            try:
+                directory = claim(
+                    self.settings.result_dir, partial=not self.measuring_plan.complete
+                )
+            except DirectoryProblem as error:
+                testbed.close()
+                raise pytest.UsageError(f"--syslat-result-dir: {error}") from None
+            if directory != self.settings.result_dir:
+                self.directory_note = (
+                    f"{self.settings.result_dir} holds a complete run and is left as it is; "
+                    f"this partial run went to {directory}"
+                )
+            arms = {key.arm for key in self.measuring_plan.order}
+            experiment = Experiment(
+                settings=self.settings,
+                plan=self.measuring_plan,
+                selected=self.trials,
+                judged=self.cells,
+                factories={
+                    VANILLA: Vanilla,
+                    **{name: self.factories[name] for name in self.settings.agents if name in arms},
+                },
+                testbed=testbed,
+                record=RunRecord(directory),
+                rootdir=self.config.rootpath,
+                progress=TerminalProgress(self.config),
+            )
+            try:
+                experiment.open()
+                self.experiment = experiment
+                yield
+            except (TestbedError, WorkloadError, TracerError, AgentError) as error:
+                raise pytest.UsageError(str(error)) from None
+            finally:
+                self.left_behind += experiment.close()
+
+
+@contextlib.contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the session in order: a cancelled CI job leaves a clean node, too."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
