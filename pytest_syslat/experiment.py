@@ -45,8 +45,8 @@ class Progress(Protocol):
     def trial_step(self, key: TrialKey, step: str, number: int, total: int) -> None:
         """A trial has come to a step."""
 
-    def trial_done(self, trial: Trial, number: int, total: int, left_s: float | None) -> None:
-        """A trial has ended; `left_s` is the time that the rest will take, if known."""
+    def trial_done(self, trial: Trial, number: int, total: int, left_s: float) -> None:
+        """A trial has ended; `left_s` is the time that the rest of the plan will take."""
 
 
 class Experiment:
@@ -217,7 +217,7 @@ class Experiment:
         else:
             trial = self._bench.measure(key, self._arms.agent(key.arm), step)
         trial = trial.with_attempt(attempt)
-        self._progress.trial_done(trial, number, total, self._left_s())
+        self._progress.trial_done(trial, number, total, self._left_s(trial))
         return trial
 
     def _switch_to(self, arm: str, step: Step) -> None:
@@ -283,17 +283,16 @@ class Experiment:
         self._results = None
         self.record.trial_done(self, trial)
 
-    def _left_s(self) -> float | None:
-        done = list(self.trials.values())
-        if not done:
-            return None
+    def _left_s(self, latest: Trial) -> float:
+        """Seconds that the rest of the plan will take, if it goes on like this."""
+        done = [*self.trials.values(), latest]
         by_syscall: dict[str, list[float]] = {}
         for trial in done:
             by_syscall.setdefault(trial.key.syscall, []).append(trial.duration_s)
         overall_s = sum(trial.duration_s for trial in done) / len(done)
         left_s = 0.0
         for key in self.plan.order:
-            if key not in self.trials:
+            if key not in self.trials and key != latest.key:
                 own = by_syscall.get(key.syscall)
                 left_s += sum(own) / len(own) if own else overall_s
         cold = {key.arm for key in self.plan.order} - self._warmed

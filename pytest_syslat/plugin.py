@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from pytest_syslat.settings import OPTIONS, given_on_command_line, read_settings
 
 if TYPE_CHECKING:
-    pass
+    from pytest_syslat.session import SyslatSession
 
 pytest_plugins = ("pytest_syslat.fixtures",)
 
@@ -51,12 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 metavar=option.metavar,
                 help=option.help,
             )
-        parser.addini(
-            option.ini,
-            option.help.replace("%%", "%"),
-            type="linelist" if option.repeatable else "string",
-            default=None,
-        )
+        ini_type: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
+        parser.addini(option.ini, option.help.replace("%%", "%"), type=ini_type, default=None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict
+from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import frequency_warning
@@ -74,7 +75,7 @@ class TerminalProgress:
                     erase=True,
                 )
 
-    def trial_done(self, trial: Trial, number: int, total: int, left_s: float | None) -> None:
+    def trial_done(self, trial: Trial, number: int, total: int, left_s: float) -> None:
         """Write the trial's line."""
         if self._quiet:
             return
@@ -100,10 +101,11 @@ class TerminalProgress:
         with self._uncaptured():
             if self._live and replaces:
                 self._reporter.rewrite("", erase=True)
-            else:
-                self._reporter.ensure_newline()
+            elif self._reporter._tw.width_of_current_line:
+                # Not ensure_newline(): it makes pytest print the file's name again each time.
+                self._reporter.write("\n")
             for line in lines:
-                self._reporter.write_line(line)
+                self._reporter.write(f"{line}\n")
 
     def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
         if self._capture is None:
@@ -122,9 +124,7 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     results = experiment.results() if experiment.trials else []
     if experiment.trials:
         _write_table(reporter, experiment, results)
-    for result in results:
-        if result.verdict not in (None, Verdict.PASSED):
-            reporter.write_line(cell_sentence(result), **MARKUP[Verdict(result.verdict)])
+    _write_verdicts(reporter, results)
     for line in [*ours.warnings, *_warnings(experiment)]:
         reporter.write_line(f"warning: {line}", yellow=True)
     for line in ours.left_behind:
@@ -135,6 +135,23 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     if ours.directory_note:
         reporter.write_line(ours.directory_note)
     reporter.write_line(f"files: {experiment.record.directory.root}")
+
+
+def _write_verdicts(reporter: pytest.TerminalReporter, results: Iterable[CellResult]) -> None:
+    """Write each cell that has not passed; those that lack blocks share a line."""
+    too_short = []
+    for result in results:
+        if result.verdict is Verdict.INCONCLUSIVE and result.blocks < BLOCKS_TO_DECIDE:
+            too_short.append(result)
+        elif result.verdict not in (None, Verdict.PASSED):
+            reporter.write_line(cell_sentence(result), **MARKUP[Verdict(result.verdict)])
+    if too_short:
+        names = ", ".join(result.cell.id for result in too_short)
+        reporter.write_line(
+            f"inconclusive, {BLOCKS_TO_DECIDE} blocks are needed to decide (--syslat-trials): "
+            f"{names}",
+            **MARKUP[Verdict.INCONCLUSIVE],
+        )
 
 
 def _write_table(
@@ -209,7 +226,8 @@ def cell_sentence(result: CellResult) -> str:
             f"{_us(result.vanilla_us)} → {_us(result.agent_us)} µs, "
             f"Δ {_signed(result.delta_us, 3)} µs ({_signed(result.delta_pct, 1)} %)"
         )
-        if not math.isnan(result.ci_low_us):
+        # The interval from a few blocks is so wide that its figures only confuse.
+        if result.blocks >= BLOCKS_TO_DECIDE and not math.isnan(result.ci_low_us):
             figures += (
                 f", 95 % interval {_signed(result.ci_low_us, 3)} … "
                 f"{_signed(result.ci_high_us, 3)} µs "
@@ -223,17 +241,15 @@ def cell_sentence(result: CellResult) -> str:
 
 
 def _warnings(experiment: Experiment) -> list[str]:
-    """Warnings of all trials, one line a code and arm, with how many trials it concerns."""
-    grouped: dict[tuple[str, str, str], list[str]] = {}
+    """Warnings of all trials, one line a code, with how many trials it concerns."""
+    grouped: dict[str, list[str]] = {}
     for key, trial in sorted(experiment.trials.items()):
         for finding in trial.findings:
             if finding.severity in (Severity.WARNING, Severity.UNDECIDED):
-                group = (key.arm, key.syscall, finding.code)
-                grouped.setdefault(group, []).append(finding.detail)
+                grouped.setdefault(finding.code, []).append(f"{key.id}: {finding.detail}")
     lines = [
-        f"{syscall} {arm}: {details[0]}"
-        + (f" (and {len(details) - 1} more trials)" if len(details) > 1 else "")
-        for (arm, syscall, _), details in grouped.items()
+        details[0] + (f" (and {len(details) - 1} more trials)" if len(details) > 1 else "")
+        for details in grouped.values()
     ]
     return lines + _count_warnings(experiment)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
 import shutil
@@ -28,7 +29,7 @@ from pytest_syslat.testbeds.protocol import (
 NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
 STARTUP_LIMIT_S = 10.0
 NAMESPACE_HOLDER = "import signal; print('ready', flush=True); signal.pause()"
-CGROUP_PREFIX = "syslat-"
+PREFIX = "syslat-run-"
 
 
 def usable_cores() -> list[int]:
@@ -154,8 +155,10 @@ class LocalTestbed:
             )
         if os.geteuid() != 0:
             raise TestbedError("measuring on this host needs root: run pytest as root (sudo -E)")
+        self._lock = take_lock()
+        sweep_leftovers()
         self._other_cores, self.core_is_shared = cores_beside(core, usable_cores())
-        self.workdir = Path(tempfile.mkdtemp(prefix=f"syslat-{run_id}-"))
+        self.workdir = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-"))
         # A stranger's program run by root in the workload role must reach the measured file.
         self.workdir.chmod(0o755)
         self._cgroup: Path | None = None
@@ -171,7 +174,7 @@ class LocalTestbed:
         mount = cgroup2_mount()
         if mount is None:
             return
-        cgroup = mount / f"{CGROUP_PREFIX}{run_id}"
+        cgroup = mount / f"{PREFIX}{run_id}"
         try:
             cgroup.mkdir()
         except OSError as error:
@@ -194,13 +197,13 @@ class LocalTestbed:
         if holder.stdout.readline() != b"ready\n":
             reason = holder.stderr.read().decode(errors="replace").strip()
             raise TestbedError(f"cannot make a network namespace: {reason}")
-        raised = self.run(
-            [self.python, "-I", "-S", "-c", RAISE_LOOPBACK],
+        prepared = self.run(
+            [self.python, "-I", "-S", "-c", PREPARE_NETWORK],
             role=Role.SERVER,
             timeout_s=STARTUP_LIMIT_S,
         )
-        if not raised.ok:
-            raise TestbedError(f"cannot raise the loopback interface: {raised.complaint}")
+        if not prepared.ok:
+            raise TestbedError(f"cannot prepare the network namespace: {prepared.complaint}")
 
     @property
     def scope(self) -> WorkloadScope:
@@ -356,6 +359,35 @@ class LocalTestbed:
             cgroup, self._cgroup = self._cgroup, None
             remove_cgroup(cgroup)
         shutil.rmtree(self.workdir, ignore_errors=True)
+        self._lock.close()
+
+
+def take_lock() -> IO[str]:
+    """Hold the host's lock: two runs at once would spoil each other's figures."""
+    path = Path(tempfile.gettempdir()) / "pytest-syslat.lock"
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise TestbedError(
+            f"another run measures on this host (pid {holder}): wait until it has ended"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def sweep_leftovers() -> None:
+    """Remove what a killed run left; called with the lock held, so nobody uses it."""
+    mount = cgroup2_mount()
+    for cgroup in mount.glob(f"{PREFIX}*") if mount else ():
+        remove_cgroup(cgroup)
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def remove_cgroup(cgroup: Path) -> None:
@@ -392,10 +424,13 @@ def _lines_of(path: Path) -> list[str]:
         return []
 
 
-# Base Debian has no `ip`: the interface is raised with the ioctl SIOCSIFFLAGS (0x8914) and the
-# flags IFF_UP | IFF_RUNNING (0x41).
-RAISE_LOOPBACK = """
+# Base Debian has no `ip`: the interface is prepared with the ioctl SIOCSIFFLAGS (0x8914) and the
+# flags IFF_UP | IFF_RUNNING (0x41). The limit on backlogs belongs to the namespace: a deep backlog
+# outlasts the moments in which the server does not get a core.
+PREPARE_NETWORK = """
 import fcntl, socket, struct
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
     fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+with open("/proc/sys/net/core/somaxconn", "w") as limit:
+    limit.write("65535")
 """
