@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -61,7 +61,7 @@ class Experiment:
         judged: Collection[Cell],
         factories: Mapping[str, AgentFactory],
         testbed: Testbed,
-        record: RunRecord,
+        claim_directory: Callable[[], Path],
         rootdir: Path,
         progress: Progress,
     ) -> None:
@@ -71,7 +71,8 @@ class Experiment:
         self.refused_first: list[Trial] = []
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
-        self.record = record
+        self.record: RunRecord | None = None
+        self._claim_directory = claim_directory
         self._selected = set(selected)
         self._judged = set(judged)
         self._testbed = testbed
@@ -89,7 +90,7 @@ class Experiment:
         """Put everything in place.
 
         Raises:
-            TestbedError, WorkloadError, TracerError, AgentError: One line for the user.
+            TestbedError, WorkloadError, TracerError, AgentError, DirectoryProblem: One line for the user.
         """
         tracer = Tracer(self._testbed, self._rootdir, self.settings.tracer)
         self._workload = Workload(self._testbed, find_lmbench(self.settings.lmbench_dir))
@@ -100,6 +101,8 @@ class Experiment:
         facts = collect_sysinfo(
             self._testbed, self._workload, tracer, self._arms.versions(), self.settings
         )
+        # Last, so that a start which fails does not move an earlier run's files.
+        self.record = RunRecord(self._claim_directory())
         self.record.open(self.settings, self.plan, facts)
         self._progress.opened(facts)
 
@@ -116,6 +119,8 @@ class Experiment:
                     part()
             except (TestbedError, OSError) as error:
                 left.append(str(error))
+        if self.record is None:
+            return left
         self.record.close(
             self,
             results=self.results() if self.trials else [],
@@ -281,6 +286,7 @@ class Experiment:
     def _store(self, trial: Trial) -> None:
         self.trials[trial.key] = trial
         self._results = None
+        assert self.record is not None
         self.record.trial_done(self, trial)
 
     def _left_s(self, latest: Trial) -> float:

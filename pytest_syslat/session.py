@@ -6,6 +6,7 @@ import contextlib
 import signal
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -67,9 +68,8 @@ class SyslatSession:
         from pytest_syslat.agents.protocol import AgentError
         from pytest_syslat.agents.vanilla import Vanilla
         from pytest_syslat.experiment import Experiment
-        from pytest_syslat.records import RunRecord
         from pytest_syslat.report.terminal import TerminalProgress
-        from pytest_syslat.results import DirectoryProblem, claim
+        from pytest_syslat.results import DirectoryProblem
         from pytest_syslat.testbeds.local import LocalTestbed, choose_core, usable_cores
         from pytest_syslat.testbeds.protocol import TestbedError
         from pytest_syslat.tracer import TracerError
@@ -83,18 +83,6 @@ class SyslatSession:
                 testbed = LocalTestbed(core=core, run_id=uuid.uuid4().hex[:8])
             except TestbedError as error:
                 raise pytest.UsageError(str(error)) from None
-            try:
-                directory = claim(
-                    self.settings.result_dir, partial=not self.measuring_plan.complete
-                )
-            except DirectoryProblem as error:
-                testbed.close()
-                raise pytest.UsageError(f"--syslat-result-dir: {error}") from None
-            if directory != self.settings.result_dir:
-                self.directory_note = (
-                    f"{self.settings.result_dir} holds a complete run and is left as it is; "
-                    f"this partial run went to {directory}"
-                )
             arms = {key.arm for key in self.measuring_plan.order}
             experiment = Experiment(
                 settings=self.settings,
@@ -106,7 +94,7 @@ class SyslatSession:
                     **{name: self.factories[name] for name in self.settings.agents if name in arms},
                 },
                 testbed=testbed,
-                record=RunRecord(directory),
+                claim_directory=self._claim_directory,
                 rootdir=self.config.rootpath,
                 progress=TerminalProgress(self.config),
             )
@@ -116,8 +104,23 @@ class SyslatSession:
                 yield
             except (TestbedError, WorkloadError, TracerError, AgentError) as error:
                 raise pytest.UsageError(str(error)) from None
+            except DirectoryProblem as error:
+                raise pytest.UsageError(f"--syslat-result-dir: {error}") from None
             finally:
                 self.left_behind += experiment.close()
+
+    def _claim_directory(self) -> Path:
+        """Prepare the directory to write into; raises DirectoryProblem."""
+        from pytest_syslat.results import claim
+
+        wanted = self.settings.result_dir
+        directory = claim(wanted, partial=not self.measuring_plan.complete)
+        if directory != wanted:
+            self.directory_note = (
+                f"{wanted} holds a complete run and is left as it is; "
+                f"this partial run went to {directory}"
+            )
+        return directory
 
 
 @contextlib.contextmanager

@@ -135,7 +135,11 @@ def _truth(text: str) -> bool:
 
 
 def _budget(text: str) -> Budget:
-    return parse_budget(text, tuple(SYSCALLS))
+    try:
+        return parse_budget(text, tuple(SYSCALLS))
+    except ValueError as error:
+        # The message repeats the text, which ours names already.
+        raise ValueError(str(error).removeprefix(f"budget {text!r}: ")) from None
 
 
 def _name(text: str) -> str:

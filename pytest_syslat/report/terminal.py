@@ -134,7 +134,8 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         reporter.write_line(f"repeated trials: {counted}")
     if ours.directory_note:
         reporter.write_line(ours.directory_note)
-    reporter.write_line(f"files: {experiment.record.directory.root}")
+    if experiment.record is not None:
+        reporter.write_line(f"files: {experiment.record.directory.root}")
 
 
 def _write_verdicts(reporter: pytest.TerminalReporter, results: Iterable[CellResult]) -> None:
