@@ -37,7 +37,7 @@ test: provision $(READY) ## Lint, type check and test; report coverage
 	$(BIN)/coverage run -m pytest --color=$$color tests $(ARGS) 2>&1 | tee $(TEST_LOG) \
 		|| failed="$$failed pytest"; \
 	{ $(BIN)/coverage combine -q && $(BIN)/coverage report; } || failed="$$failed coverage"; \
-	tail -n 1 $(TEST_LOG); \
+	sed '/^$$/d' $(TEST_LOG) | tail -n 1; \
 	[ -z "$$failed" ] || { echo "make test: failed:$$failed" >&2; exit 1; }
 
 lint: $(READY) ## Lint and type check

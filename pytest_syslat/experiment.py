@@ -90,7 +90,8 @@ class Experiment:
         """Put everything in place.
 
         Raises:
-            TestbedError, WorkloadError, TracerError, AgentError, DirectoryProblem: One line for the user.
+            TestbedError, WorkloadError, TracerError, AgentError, DirectoryProblem: One line for
+                the user.
         """
         tracer = Tracer(self._testbed, self._rootdir, self.settings.tracer)
         self._workload = Workload(self._testbed, find_lmbench(self.settings.lmbench_dir))

@@ -78,11 +78,12 @@ class SyslatSession:
         core, warning = choose_core(self.settings.pin_core, usable_cores())
         if warning:
             self.warnings.append(f"--syslat-pin-core: {warning}")
-        with _sigterm_like_ctrl_c():
+        with _sigterm_like_ctrl_c(), contextlib.ExitStack() as cleanup:
             try:
                 testbed = LocalTestbed(core=core, run_id=uuid.uuid4().hex[:8])
             except TestbedError as error:
                 raise pytest.UsageError(str(error)) from None
+            cleanup.callback(testbed.close)
             arms = {key.arm for key in self.measuring_plan.order}
             experiment = Experiment(
                 settings=self.settings,

@@ -31,6 +31,18 @@ def cache_dir() -> Path:
     return Path(home) / "pytest-syslat"
 
 
+def is_cached(path: Path) -> bool:
+    """Whether a program stands in the cache, where its libraries may be, too."""
+    return path.is_relative_to(cache_dir() / TOOLS_TREE)
+
+
+def library_path() -> dict[str, str]:
+    """The variable by which cached programs find cached libraries."""
+    tree = cache_dir() / TOOLS_TREE
+    libraries = [str(path) for path in sorted(tree.glob("**/lib/*-linux-gnu*")) if path.is_dir()]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else {}
+
+
 def find_tool(name: str) -> Tool | None:
     """Find a program: installed on this host, else in the cache."""
     searched = os.pathsep.join([os.environ.get("PATH", ""), *SYSTEM_DIRECTORIES])
@@ -41,6 +53,5 @@ def find_tool(name: str) -> Tool | None:
     for directory in ("usr/sbin", "sbin", "usr/bin", "bin"):
         program = tree / directory / name
         if os.access(program, os.X_OK):
-            libraries = [str(path) for path in sorted(tree.glob("**/lib/*-linux-gnu*"))]
-            return Tool(str(program), {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
+            return Tool(str(program), library_path())
     return None

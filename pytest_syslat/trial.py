@@ -21,6 +21,7 @@ from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
 from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.tracer import Trace, Tracer, TracerError, Tracing
 from pytest_syslat.validity import (
+    FAILED_SHARE_LIMIT,
     check_drops,
     check_load,
     check_network,
@@ -271,7 +272,10 @@ class _TrialRun:
         for _ in range(planned):
             self.runs_traced.append(self._bench.workload.run(self._syscall))
         calls = tracing.calls_so_far()
-        while 0 < calls < settings.min_calls and not tracing.failed_so_far():
+        while 0 < calls < settings.min_calls:
+            # More of what will be refused anyway is only waiting time.
+            if tracing.failed_so_far() > FAILED_SHARE_LIMIT * calls:
+                break
             done = len(self.runs_traced)
             missing = -(-(settings.min_calls - calls) * done // calls)
             allowed = EXTRA_RUNS_FACTOR * planned - done

@@ -14,7 +14,7 @@ from pathlib import Path
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.tcp_server import ADDRESS
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError, TimeLimit
-from pytest_syslat.tools import TOOLS_TREE, cache_dir
+from pytest_syslat.tools import TOOLS_TREE, cache_dir, is_cached, library_path
 
 PROGRAMS = ("lat_proc", "lat_syscall", "lat_connect")
 CALIBRATION_PROGRAMS = ("timing_o", "loop_o")
@@ -105,6 +105,8 @@ class Workload:
         self.measured_file = testbed.workdir / "measured-file"
         testbed.write(self.measured_file, b"opened by lat_syscall\n")
         self._made: list[Path] = []
+        # lat_connect needs libtirpc, which a lean system has in the cache only.
+        self._library_path = library_path() if is_cached(directory) else {}
         self.helper = built_in_helper((directory / "lat_proc").read_bytes())
         self.helper_problem = self._place_helper()
         self.calibration = self._calibrate()
@@ -125,7 +127,7 @@ class Workload:
         return None
 
     def _calibrate(self) -> Calibration:
-        environment = {"ENOUGH": str(SHORTEST_INTERVAL_US)}
+        environment = {**self._library_path, "ENOUGH": str(SHORTEST_INTERVAL_US)}
         answers = []
         for name in CALIBRATION_PROGRAMS:
             program = self.directory / name
@@ -163,7 +165,7 @@ class Workload:
                 command,
                 role=Role.WORKLOAD,
                 timeout_s=RUN_LIMIT_S,
-                env=self.calibration.environment,
+                env={**self._library_path, **self.calibration.environment},
             )
         except TimeLimit as error:
             return Run(None, str(error))
