@@ -59,7 +59,7 @@ def collect_sysinfo(
         **{f"lmbench {name}": value for name, value in workload.calibration.environment.items()},
         "file system of the measured file": _file_system(testbed, workload.measured_file),
         **{f"agent {name}": version for name, version in agent_versions.items()},
-        **{f"setting {name}": str(value) for name, value in settings.as_dict().items()},
+        **{f"setting {name}": _shown(value) for name, value in settings.as_dict().items()},
     }
 
 
@@ -78,6 +78,10 @@ def frequency_warning(facts: Mapping[str, str]) -> str | None:
     if not reasons:
         return None
     return f"{' and '.join(reasons)}: the core's frequency, and with it each figure, may change"
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _text(testbed: Testbed, path: str) -> str:

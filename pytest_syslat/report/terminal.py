@@ -54,9 +54,8 @@ class TerminalProgress:
             f"lmbench {facts['lmbench']}",
             f"core {facts['measured core']}",
         ]
-        arms = facts["setting agents"].strip("[]").replace("'", "")
         plan = [
-            f"arms {', '.join(filter(None, (VANILLA, arms)))}",
+            f"arms {', '.join(filter(None, (VANILLA, facts['setting agents'])))}",
             f"{facts['setting trials']} trials",
             f"seed {facts['setting seed']}",
         ]
@@ -100,8 +99,10 @@ class TerminalProgress:
             return
         with self._uncaptured():
             if self._live and replaces:
-                self._reporter.rewrite("", erase=True)
-            elif self._reporter._tw.width_of_current_line:
+                self._reporter.rewrite(lines[0], erase=True)
+                self._reporter.write("\n")
+                return
+            if self._reporter._tw.width_of_current_line:
                 # Not ensure_newline(): it makes pytest print the file's name again each time.
                 self._reporter.write("\n")
             for line in lines:
