@@ -1,0 +1,250 @@
+"""Stands in for all that really measures: a pytest plugin for the runs inside these tests.
+
+Testbed, tracer, lmbench, TCP server, auditd and the measurement of a trial are replaced; plan,
+order, experiment, arms, records, gate, terminal and fixtures are the real ones. What trials return
+comes from `table.json` in the current directory, what happened goes to `events.log` beside it, a
+line an event. Time passes for the experiment only while lmbench runs: 5 s a run.
+
+Keys of the table, all optional:
+    ns: latencies by `syscall-arm-trialN`, `syscall-arm` or `arm`, the most specific wins; a list
+        has a value for each trial
+    user_us: lmbench's own untraced figure, in the same way
+    calls: calls of a trial, in the same way; 900 of 1,000 take the latency, 90 twice, 10 thrice
+        as long
+    refuse: by trial, how many of its attempts are refused
+    findings: by trial, further findings: severity, code, detail
+    interrupt, terminate: number of the measurement in which Ctrl-C is pressed, SIGTERM comes
+    facts: what is changed in the facts about the node
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from pytest_syslat import arms, experiment, sysinfo, tcp_server, tracer, trial, workload
+from pytest_syslat.agents import auditd
+from pytest_syslat.agents.protocol import Agent
+from pytest_syslat.distribution import Distribution
+from pytest_syslat.findings import Finding, Severity, invalid
+from pytest_syslat.placement import Placement
+from pytest_syslat.plan import TrialKey
+from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.syscalls import Syscall
+from pytest_syslat.testbeds import local
+from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.workload import Run
+
+LMBENCH_RUN_S = 5.0
+READY_LIMIT_S = 0.2
+VANILLA_NS = 10_000
+AGENT_NS = 11_000
+VANILLA_USER_US = 20.0
+AGENT_USER_US = 22.0
+
+START = Path.cwd()
+TABLE: dict[str, Any] = {}
+ATTEMPTS: Counter[str] = Counter()
+
+
+def event(text: str) -> None:
+    with (START / "events.log").open("a") as log:
+        log.write(f"{text}\n")
+
+
+def looked_up(name: str, key: TrialKey, default: Any) -> Any:
+    table = TABLE.get(name, {})
+    for place in (key.id, f"{key.syscall}-{key.arm}", key.arm):
+        if place in table:
+            found = table[place]
+            return found[key.trial - 1] if isinstance(found, list) else found
+    return default
+
+
+class Clock:
+    """The time module as the experiment sees it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        return time.time()
+
+
+class FakeTestbed:
+    __test__: ClassVar[bool] = False
+    name = "made-up"
+    node = "nowhere"
+    core_is_shared = False
+
+    def __init__(self, *, core: int, run_id: str) -> None:
+        self.core = core
+        event("testbed opened")
+
+    def close(self) -> None:
+        event("testbed closed")
+
+
+class FakeTracer:
+    version = "bpftrace v0.0.0"
+
+    def __init__(self, testbed: FakeTestbed, rootdir: Path, mode: str) -> None:
+        self.mode = mode
+
+
+class FakeWorkload:
+    clock: ClassVar[Clock]
+
+    def __init__(self, testbed: FakeTestbed, directory: Path) -> None:
+        self.directory = directory
+
+    def run(self, syscall: Syscall) -> Run:
+        event(f"warm-up {syscall.name}")
+        self.clock.now_s += LMBENCH_RUN_S
+        return Run(1.0, None)
+
+    def close(self) -> None:
+        event("workload closed")
+
+
+class FakeServer:
+    def __init__(self, testbed: FakeTestbed) -> None:
+        self.inode: int | None = None
+
+    def start(self) -> None:
+        event("server started")
+
+    def stop(self) -> None:
+        event("server stopped")
+
+
+class FakeAuditd:
+    def __init__(self, testbed: FakeTestbed, rootdir: Path) -> None:
+        pass
+
+    def prepare(self) -> None:
+        event("auditd prepare")
+
+    def activate(self) -> None:
+        event("auditd activate")
+
+    def ready(self) -> str | None:
+        return None
+
+    def drops(self) -> int | None:
+        return None
+
+    def deactivate(self) -> None:
+        event("auditd deactivate")
+
+    def remove(self) -> None:
+        event("auditd remove")
+
+    def version(self) -> str:
+        return "auditd of the tests"
+
+
+def find_lmbench(chosen: Path | None) -> Path:
+    return workload.find_lmbench(chosen) if chosen is not None else Path("lmbench")
+
+
+def collect_facts(
+    testbed: FakeTestbed,
+    workload: FakeWorkload,
+    tracer: FakeTracer,
+    agent_versions: Mapping[str, str],
+    settings: Settings,
+) -> dict[str, str]:
+    return {
+        "testbed": testbed.name,
+        "node": testbed.node,
+        "kernel": "0.0.0",
+        "measured core": str(testbed.core),
+        "governor": "performance",
+        "turbo off (intel_pstate)": sysinfo.UNKNOWN,
+        "boost (cpufreq)": sysinfo.UNKNOWN,
+        "bpftrace": tracer.version,
+        "lmbench": "0.0",
+        **{f"agent {name}": version for name, version in agent_versions.items()},
+        **{f"setting {name}": str(value) for name, value in settings.as_dict().items()},
+        **TABLE.get("facts", {}),
+    }
+
+
+def measure(
+    bench: Bench, key: TrialKey, agent: Agent, progress: Callable[[str], None] = print
+) -> Trial:
+    """Stands in for `Bench.measure`."""
+    ATTEMPTS[key.id] += 1
+    event(f"measure {key.id}")
+    progress("traced")
+    number = ATTEMPTS.total()
+    if number == TABLE.get("interrupt"):
+        raise KeyboardInterrupt
+    if number == TABLE.get("terminate"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    findings = [
+        Finding(Severity(severity), code, detail)
+        for severity, code, detail in TABLE.get("findings", {}).get(key.id, [])
+    ]
+    attempt = ATTEMPTS[key.id]
+    if attempt <= TABLE.get("refuse", {}).get(key.id, 0):
+        findings.append(invalid("throttled", f"made-up reason {attempt}"))
+    not_ready = agent.ready()
+    if not_ready:
+        findings.append(invalid("agent-not-ready", not_ready))
+    of_vanilla = key.arm == VANILLA
+    ns = looked_up("ns", key, VANILLA_NS if of_vanilla else AGENT_NS)
+    user_us = looked_up("user_us", key, VANILLA_USER_US if of_vanilla else AGENT_USER_US)
+    thousands = looked_up("calls", key, 1000) // 1000
+    return Trial(
+        key=key,
+        node=bench.testbed.node,
+        testbed=bench.testbed.name,
+        placement=Placement.LAST,
+        started_at_s=time.time(),
+        duration_s=30.0,
+        distribution=Distribution.from_counts(
+            {ns: 900 * thousands, 2 * ns: 90 * thousands, 3 * ns: 10 * thousands}
+        ),
+        other_calls=0,
+        runs_untraced=(Run(user_us, None),) * 3,
+        runs_traced=(Run(user_us + 1, None),) * 2,
+        findings=tuple(findings),
+        log=f"{key.id} attempt {attempt}\n".encode(),
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    table = START / "table.json"
+    TABLE.update(json.loads(table.read_text()) if table.exists() else {})
+    FakeWorkload.clock = Clock()
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(local, "LocalTestbed", FakeTestbed)
+    patch.setattr(local, "usable_cores", lambda: [0, 1, 2, 3])
+    patch.setattr(experiment, "Tracer", FakeTracer)
+    patch.setattr(experiment, "Workload", FakeWorkload)
+    patch.setattr(experiment, "TcpServer", FakeServer)
+    patch.setattr(experiment, "find_lmbench", find_lmbench)
+    patch.setattr(experiment, "collect_sysinfo", collect_facts)
+    patch.setattr(experiment, "time", FakeWorkload.clock)
+    patch.setattr(Bench, "measure", measure)
+    patch.setattr(auditd, "Auditd", FakeAuditd)
+    patch.setattr(arms, "READY_LIMIT_S", READY_LIMIT_S)
+    patch.setattr(arms, "POLL_S", 0.01)
+    # Nothing may run a program by another way.
+    for module, name in ((tcp_server, "TcpServer"), (tracer, "Tracer"), (trial, "Tracer")):
+        patch.setattr(module, name, None)
