@@ -25,6 +25,7 @@ class Arms:
         }
         self._touched: list[str] = []
         self.active = VANILLA
+        self._settled = True
 
     def agent(self, arm: str) -> Agent:
         """The agent of an arm."""
@@ -45,18 +46,28 @@ class Arms:
         Raises:
             AgentError: It did not become ready.
         """
-        if arm == self.active:
-            return False
-        self._agents[self.active].deactivate()
-        self.active = VANILLA
-        self._agents[arm].activate()
-        self.active = arm
+        switch = arm != self.active or not self._settled
+        if switch:
+            # An activation that failed halfway is undone before the next one.
+            self._settled = False
+            self._agents[self.active].deactivate()
+            self.active = arm
+            self._agents[arm].activate()
         deadline = time.monotonic() + READY_LIMIT_S
         while (reason := self._agents[arm].ready()) is not None:
             if time.monotonic() > deadline:
                 raise AgentError(f"{arm} was not ready within {READY_LIMIT_S:g} s: {reason}")
             time.sleep(POLL_S)
-        return True
+        self._settled = True
+        return switch
+
+    def not_idle(self) -> str | None:
+        """Why an arm that should be off isn't, if one isn't."""
+        for name, agent in self._agents.items():
+            reason = None if name == self.active else agent.idle()
+            if reason:
+                return f"{name} should be off: {reason}"
+        return None
 
     def versions(self) -> dict[str, str]:
         """Version of each agent, by arm."""

@@ -17,10 +17,11 @@ import numpy as np
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms
-from pytest_syslat.budget import FIGURES, budget_for
+from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.gate import Cell, CellData, CellResult, judge
+from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
@@ -68,9 +69,10 @@ class Experiment:
         self.settings = settings
         self.plan = plan
         self.trials: dict[TrialKey, Trial] = {}
-        self.refused_first: list[Trial] = []
+        self.replaced: list[Trial] = []
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
+        self.warnings: list[str] = []
         self.record: RunRecord | None = None
         self._claim_directory = claim_directory
         self._selected = set(selected)
@@ -78,6 +80,7 @@ class Experiment:
         self._testbed = testbed
         self._rootdir = rootdir
         self._progress = progress
+        self._audit = KernelAudit(testbed)
         self._arms = Arms(testbed, factories, rootdir)
         self._bench: Bench | None = None
         self._server: TcpServer | None = None
@@ -97,7 +100,16 @@ class Experiment:
         self._workload = Workload(self._testbed, find_lmbench(self.settings.lmbench_dir))
         self._server = TcpServer(self._testbed)
         self._server.start()
-        self._bench = Bench(self.settings, self._testbed, self._workload, tracer, self._server)
+        self._bench = Bench(
+            self.settings, self._testbed, self._workload, tracer, self._server, self._audit
+        )
+        if self._audit.available:
+            self._audit.open()
+        else:
+            self.warnings.append(
+                "auditctl cannot be used here: if kernel audit was ever on since boot, every "
+                "figure carries a part of its cost (make provision)"
+            )
         self._arms.prepare()
         facts = collect_sysinfo(
             self._testbed, self._workload, tracer, self._arms.versions(), self.settings
@@ -111,6 +123,7 @@ class Experiment:
         """Write the last files and remove all that was made; what is left behind is returned."""
         left = self._arms.close()
         for part in (
+            self._audit.close if self._audit.available else None,
             self._server.stop if self._server else None,
             self._workload.close if self._workload else None,
             self._testbed.close,
@@ -164,16 +177,31 @@ class Experiment:
 
     def results(self) -> list[CellResult]:
         """Overheads of all cells that have been measured; verdicts where a budget is judged."""
-        family = [
-            self._cell_data(Cell(syscall, agent, figure))
+        cells = [
+            Cell(syscall, agent, figure)
             for syscall in SYSCALLS
             for agent in self.settings.agents
             for figure in FIGURES
             if any(key.syscall == syscall and key.arm == agent for key in self.trials)
         ]
-        return judge(family) if family else []
+        if not cells:
+            return []
+        return judge(
+            [
+                self._cell_data(cell, self._budget(cell) if cell in self._judged else None)
+                for cell in cells
+            ],
+            watched=[
+                self._cell_data(cell, self._budget(cell))
+                for cell in cells
+                if cell.figure == "user" and cell not in self._judged and self._budget(cell)
+            ],
+        )
 
-    def _cell_data(self, cell: Cell) -> CellData:
+    def _budget(self, cell: Cell) -> Budget | None:
+        return budget_for(self.settings.budgets, cell.syscall, cell.figure)
+
+    def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
         pairs = [
             (self.trials[key.partner], trial)
             for key, trial in sorted(self.trials.items())
@@ -190,11 +218,7 @@ class Experiment:
         paired = np.array(values, dtype=np.float64).reshape(-1, 2)
         return CellData(
             cell=cell,
-            budget=(
-                budget_for(self.settings.budgets, cell.syscall, cell.figure)
-                if cell in self._judged
-                else None
-            ),
+            budget=budget,
             vanilla_us=paired[:, 0],
             agent_us=paired[:, 1],
             refused=tuple(
@@ -220,8 +244,13 @@ class Experiment:
             self._switch_to(key.arm, step)
         except (AgentError, TestbedError) as error:
             trial = self._not_measured(key, invalid("agent-not-ready", str(error)))
+        except Exception as error:
+            trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))
         else:
             trial = self._bench.measure(key, self._arms.agent(key.arm), step)
+            not_idle = self._arms.not_idle()
+            if not_idle:
+                trial = trial.with_finding(invalid("other-arm-active", not_idle))
         trial = trial.with_attempt(attempt)
         self._progress.trial_done(trial, number, total, self._left_s(trial))
         return trial
@@ -280,12 +309,12 @@ class Experiment:
                 trial.refused or any(again[each].refused for each in dependent)
             )
             if replaces:
-                if self.trials[key].refused:
-                    self.refused_first.append(self.trials[key])
+                self.replaced.append(self.trials[key])
                 self._store(trial)
 
     def _store(self, trial: Trial) -> None:
-        self.trials[trial.key] = trial
+        # The log is kept on disk: that of an events trial is large.
+        self.trials[trial.key] = trial.without_log()
         self._results = None
         assert self.record is not None
         self.record.trial_done(self, trial)

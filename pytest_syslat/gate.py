@@ -184,7 +184,11 @@ class _Sample:
 
 
 def judge(
-    family: Sequence[CellData], *, alpha: float = 0.05, min_blocks: int = 8
+    family: Sequence[CellData],
+    *,
+    watched: Sequence[CellData] = (),
+    alpha: float = 0.05,
+    min_blocks: int = 8,
 ) -> list[CellResult]:
     """Judge cells together: all their intervals hold at once with probability ``1 - alpha``.
 
@@ -203,6 +207,8 @@ def judge(
 
     Args:
         family: All cells of a run that are looked at together.
+        watched: `user` cells outside the family that have a budget all the same. They are judged
+            as a family of their own, only to hold back traced figures that would hide them.
         alpha: Probability that any interval of the family misses the truth.
         min_blocks: Fewer blocks decide nothing; at least 2, since one has no spread.
 
@@ -218,7 +224,9 @@ def judge(
         raise ValueError(f"min_blocks must be at least 2, not {min_blocks}")
     family_size = _family_size(family, min_blocks)
     results = [_judge_cell(data, family_size, alpha, min_blocks) for data in family]
-    return _hold_back_hidden_cost(results)
+    watched_size = _family_size(watched, min_blocks)
+    witnesses = [_judge_cell(data, watched_size, alpha, min_blocks) for data in watched]
+    return _hold_back_hidden_cost(results, [*results, *witnesses])
 
 
 @functools.cache
@@ -382,7 +390,9 @@ def _p_adjusted(sample: _Sample, family_size: int) -> float:
     return min(1.0, 2 * family_size * float(stats.t.sf(t, sample.blocks - 1)))
 
 
-def _hold_back_hidden_cost(results: Sequence[CellResult]) -> list[CellResult]:
+def _hold_back_hidden_cost(
+    results: Sequence[CellResult], witnesses: Sequence[CellResult]
+) -> list[CellResult]:
     """Let no traced figure pass while the user pays more than the budget.
 
     An agent can work outside the interval that the tracer measures (before its start, or after
@@ -390,7 +400,7 @@ def _hold_back_hidden_cost(results: Sequence[CellResult]) -> list[CellResult]:
     """
     regressed_user = {
         (result.cell.syscall, result.cell.agent): "; ".join(result.reasons)
-        for result in results
+        for result in witnesses
         if result.cell.figure == "user" and result.verdict is Verdict.REGRESSED
     }
 

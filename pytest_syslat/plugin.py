@@ -119,9 +119,15 @@ def pytest_collection_modifyitems(
 ) -> Generator[None]:
     """After every other plugin has selected and shuffled: compute the plan, restore its order."""
     yield
+    from pytest_syslat.selection import requested
+
     if PROBLEM in config.stash:
         raise config.stash[PROBLEM]
     if SESSION in config.stash and not hasattr(config, "workerinput"):
+        if config.getoption("benchmark_only", False) and any(map(requested, items)):
+            raise pytest.UsageError(
+                "--benchmark-only: would skip every trial and every gate: leave it out"
+            )
         config.stash[SESSION].plan(items)
 
 

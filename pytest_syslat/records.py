@@ -32,8 +32,8 @@ class Measured(Protocol):
         """The trials that count, by key."""
 
     @property
-    def refused_first(self) -> Sequence[Trial]:
-        """First attempts that were refused and have been repeated since."""
+    def replaced(self) -> Sequence[Trial]:
+        """First attempts that a repeat has replaced, refused or not."""
 
     @property
     def repeats(self) -> Mapping[str, int]:
@@ -71,6 +71,7 @@ class RunRecord:
         if trial.log:
             path = files.log_path(key.arm, key.syscall, key.trial, refused=trial.refused)
             write_atomically(path, trial.log)
+            write_atomically(path.with_suffix(".stderr"), trial.stderr_text)
         own = sorted(
             (each for each in measured.trials.values() if each.key.arm == key.arm),
             key=lambda each: (each.key.trial, each.key.syscall),
@@ -87,7 +88,7 @@ class RunRecord:
         for name in ("iqr", "raw"):
             write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
         write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
-        first = [each for each in measured.refused_first if each.key.arm == key.arm]
+        first = [each for each in measured.replaced if each.key.arm == key.arm]
         write_frame(
             files.validity_path(key.arm), _frame(VALIDITY_COLUMNS, _validity_rows(own, first))
         )
@@ -114,7 +115,7 @@ class RunRecord:
 
     def _note(self, measured: Measured) -> None:
         self._run["trials"] = [trial.as_dict() for trial in measured.trials.values()]
-        self._run["refused_first_attempts"] = [trial.as_dict() for trial in measured.refused_first]
+        self._run["replaced_trials"] = [trial.as_dict() for trial in measured.replaced]
         self._run["repeats"] = dict(measured.repeats)
         self._run["switching_s"] = round(measured.switching_s, 3)
 

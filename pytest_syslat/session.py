@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
 
 
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
 def agent_factories(config: pytest.Config) -> dict[str, AgentFactory]:
     """All agents that exist: ours, and those of `pytest_syslat_agents` hooks."""
     from pytest_syslat.agents.auditd import Auditd
@@ -78,7 +81,7 @@ class SyslatSession:
         core, warning = choose_core(self.settings.pin_core, usable_cores())
         if warning:
             self.warnings.append(f"--syslat-pin-core: {warning}")
-        with _sigterm_like_ctrl_c(), contextlib.ExitStack() as cleanup:
+        with _ended_like_ctrl_c(), contextlib.ExitStack() as cleanup:
             try:
                 testbed = LocalTestbed(core=core, run_id=uuid.uuid4().hex[:8])
             except TestbedError as error:
@@ -108,7 +111,8 @@ class SyslatSession:
             except DirectoryProblem as error:
                 raise pytest.UsageError(f"--syslat-result-dir: {error}") from None
             finally:
-                self.left_behind += experiment.close()
+                with _undisturbed():
+                    self.left_behind += experiment.close()
 
     def _claim_directory(self) -> Path:
         """Prepare the directory to write into; raises DirectoryProblem."""
@@ -125,14 +129,32 @@ class SyslatSession:
 
 
 @contextlib.contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the session in order: a cancelled CI job leaves a clean node, too."""
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let a cancelled job or a closed terminal end the session in order, too."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # Under nohup SIGHUP is ignored, and stays so.
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in ENDING_SIGNALS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no signal cut the cleanup: each of its steps has a time limit of its own."""
+    numbers = (signal.SIGINT, *ENDING_SIGNALS)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

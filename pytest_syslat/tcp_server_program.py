@@ -24,7 +24,7 @@ def serve(address: str, port: int) -> None:
     """Listen, say so, and accept and reset connections for ever."""
     # A server that waits for its core lets the backlog fill up.
     with contextlib.suppress(PermissionError):
-        os.nice(-20)
+        os.nice(-5)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)

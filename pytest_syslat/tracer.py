@@ -74,6 +74,8 @@ class Dump:
     """Failed calls by errno."""
     other: int
     total: int
+    stamps: int = 0
+    """Start stamps that are held, of tasks that have ended, too; told by the last dump only."""
 
     @property
     def arrived(self) -> int:
@@ -98,6 +100,8 @@ class Trace:
     """Calls counted after the last run of the workload had ended."""
     problem: str | None
     """Why bpftrace ended otherwise than it was told to."""
+    stamps_full: bool = False
+    """Whether the map of start stamps was full: calls of further tasks were not counted at all."""
 
     @property
     def arrived(self) -> int:
@@ -156,6 +160,7 @@ class Tracer:
             if self._number >= RENAMED_MAP_KEYS
             else ("BPFTRACE_MAP_KEYS_MAX")
         )
+        limit = os.environ.get(keys, str(MAP_KEYS))
         output_format = "json" if self.mode == "distribution" else "text"
         stdout = self._testbed.workdir / "bpftrace.stdout"
         stderr = self._testbed.workdir / "bpftrace.stderr"
@@ -164,9 +169,9 @@ class Tracer:
             role=Role.TRACER,
             stdout=stdout,
             stderr=stderr,
-            env={keys: os.environ.get(keys, str(MAP_KEYS))},
+            env={keys: limit},
         )
-        tracing = Tracing(self._testbed, syscall, process, self.mode, stdout, stderr)
+        tracing = Tracing(self._testbed, syscall, process, self.mode, stdout, stderr, int(limit))
         try:
             tracing.await_attached()
         except BaseException:
@@ -186,8 +191,10 @@ class Tracing:
         mode: str,
         stdout: Path,
         stderr: Path,
+        map_keys: int,
     ) -> None:
         self._testbed = testbed
+        self._map_keys = map_keys
         self._syscall = syscall
         self._process = process
         self._reader = EventLog() if mode == "events" else MapLog()
@@ -268,11 +275,12 @@ class Tracing:
             time.sleep(POLL_S)
         return None
 
-    def stop(self) -> tuple[Trace, bytes]:
+    def stop(self) -> tuple[Trace, bytes, str]:
         """End bpftrace in order and read its last dump.
 
         Returns:
-            What was recorded since `begin`, and all that bpftrace printed, unchanged.
+            What was recorded since `begin`, and all that bpftrace printed, unchanged, on stdout
+            and on stderr.
 
         Raises:
             TracerError: Nothing of use was printed.
@@ -310,8 +318,10 @@ class Tracing:
                 lost=self._reader.lost(printed),
                 after_last_run=final.total - expected,
                 problem=problem,
+                stamps_full=final.stamps >= self._map_keys,
             ),
             printed,
+            self._testbed.read(self._stderr).decode(errors="replace"),
         )
 
     def end(self) -> None:
@@ -351,6 +361,7 @@ class MapLog:
             failures,
             maps.get("@other", 0),
             maps["@total"],
+            len(maps.get("@start") or {}),
         )
 
     def lost(self, text: bytes) -> int:
@@ -366,6 +377,7 @@ class EventLog:
     """Reads the text that the `events_*.bt` programs print: a line a call, counters at marks."""
 
     LINE = re.compile(rb"^@(total|other): ([0-9]+)\n", re.MULTILINE)
+    STAMP = re.compile(rb"^@start\[[0-9]+\]: ", re.MULTILINE)
     LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
 
     def holds_dump(self, text: bytes) -> bool:
@@ -388,6 +400,7 @@ class EventLog:
             dict(zip(errnos.tolist(), counts.tolist(), strict=True)),
             other,
             total,
+            len(self.STAMP.findall(text)),
         )
 
     def lost(self, text: bytes) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from pytest_syslat.agents.protocol import Agent, AgentError
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid, note, warning
+from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.network import TcpCounters, read_tcp_counters
-from pytest_syslat.placement import Placement, list_holders, placement_of_next
+from pytest_syslat.placement import Holder, Placement, list_holders, placement_of_next
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.summary import figures_us
@@ -22,6 +22,7 @@ from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.tracer import Trace, Tracer, TracerError, Tracing
 from pytest_syslat.validity import (
     FAILED_SHARE_LIMIT,
+    check_audit_waits,
     check_drops,
     check_load,
     check_network,
@@ -55,6 +56,8 @@ class Trial:
     findings: tuple[Finding, ...]
     log: bytes = field(default=b"", repr=False)
     """What bpftrace printed, unchanged."""
+    tracer_stderr: str = field(default="", repr=False)
+    """What bpftrace complained of."""
     attempt: int = 1
     """2 if it repeats a refused trial, or stands in for the partner of one."""
 
@@ -84,6 +87,26 @@ class Trial:
         if self.distribution.count == 0:
             return None
         return figures_us(self.distribution)[figure]
+
+    @property
+    def stderr_text(self) -> str:
+        """What bpftrace and each lmbench run wrote besides their figures' log."""
+        runs = [("untraced", self.runs_untraced), ("traced", self.runs_traced)]
+        lines = [f"bpftrace: {line}" for line in self.tracer_stderr.splitlines()]
+        for condition, done in runs:
+            for number, run in enumerate(done, start=1):
+                lines += [
+                    f"lmbench {condition} {number}: {line}" for line in run.output.splitlines()
+                ]
+        return "".join(f"{line}\n" for line in lines)
+
+    def with_finding(self, finding: Finding) -> Trial:
+        """The same trial with one more finding."""
+        return replace(self, findings=(*self.findings, finding))
+
+    def without_log(self) -> Trial:
+        """The same trial, its log left to the file."""
+        return replace(self, log=b"", tracer_stderr="")
 
     def with_attempt(self, attempt: int) -> Trial:
         """The same trial as the first or second attempt."""
@@ -126,6 +149,7 @@ class Bench:
     workload: Workload
     tracer: Tracer
     server: TcpServer
+    audit: KernelAudit
 
     def measure(
         self, key: TrialKey, agent: Agent, progress: Callable[[str], None] = _silent
@@ -146,6 +170,8 @@ class Bench:
             session.findings.append(invalid("agent-failed", str(error)))
         except TestbedError as error:
             session.findings.append(invalid("testbed-failed", str(error)))
+        except Exception as error:
+            session.findings.append(invalid("unexpected", repr(error)))
         finally:
             session.end()
         trace = session.trace
@@ -162,6 +188,7 @@ class Bench:
             runs_traced=tuple(session.runs_traced),
             findings=tuple(session.findings),
             log=session.log,
+            tracer_stderr=session.tracer_stderr,
         )
 
 
@@ -188,42 +215,47 @@ class _TrialRun:
         self.findings: list[Finding] = []
         self.trace: Trace | None = None
         self.log = b""
+        self.tracer_stderr = ""
+        self._holders: list[Holder] | None = None
 
     def run(self) -> None:
         bench = self._bench
-        self.findings += check_load(self._other_load())
         reason = bench.testbed.drop_page_cache()
         if reason:
             self.findings.append(note("page-cache-kept", reason))
         if self._syscall.comm == "lat_proc" and bench.workload.helper_problem:
             self.findings.append(warning("no-helper", bench.workload.helper_problem))
-        if bench.testbed.core_is_shared:
-            self.findings.append(
-                warning("core-shared", "tracer and server run on the measured core: only one core")
-            )
+        if bench.testbed.core_problem:
+            self.findings.append(warning("core-shared", bench.testbed.core_problem))
         cores = [bench.workload.allowed_cores()]
         throttled = bench.testbed.throttled_count()
         network = self._network()
         drops = self._agent.drops()
+        audit_waits = self._audit_waits()
 
         self._progress("warm-up")
         bench.workload.run(self._syscall)
         self._progress("untraced")
         self._run_untraced()
         self._progress("attaching")
-        self._place()
+        self._check_place()
         self._tracing = bench.tracer.attach(self._syscall)
         bench.workload.run(self._syscall)
         self._tracing.begin()
         self._progress("traced")
+        times = bench.testbed.core_times()
         self._run_traced(self._tracing)
-        self.trace, self.log = self._tracing.stop()
+        times_after = bench.testbed.core_times()
+        self.trace, self.log, self.tracer_stderr = self._tracing.stop()
+        self._check_place_again()
 
         cores.append(bench.workload.allowed_cores())
         self.findings += check_trace(self.trace, self._syscall, bench.settings.min_calls)
         self.findings += check_runs([*self.runs_untraced, *self.runs_traced])
         self.findings += check_pinning(cores, bench.testbed.core)
         self.findings += check_throttling(throttled, bench.testbed.throttled_count())
+        self.findings += check_load(times, times_after)
+        self.findings += check_audit_waits(audit_waits, self._audit_waits())
         if network is not None:
             after = self._network()
             assert after is not None
@@ -236,13 +268,10 @@ class _TrialRun:
                 drops, self._agent.drops(), self.trace.total, self._key.arm
             )
 
-    def _other_load(self) -> int | None:
-        """Tasks that want to run at this moment, ourselves left out; None if unknown."""
-        try:
-            fields = self._bench.testbed.read(Path("/proc/loadavg")).split()
-            return int(fields[3].split(b"/")[0]) - 1
-        except (TestbedError, IndexError, ValueError):
+    def _audit_waits(self) -> int | None:
+        if not self._bench.audit.available:
             return None
+        return self._bench.audit.status()["backlog_wait_time_actual"]
 
     def _network(self) -> TcpCounters | None:
         if self._syscall.name != "connect":
@@ -253,18 +282,29 @@ class _TrialRun:
         for _ in range(self._bench.settings.lmbench_reps):
             self.runs_untraced.append(self._bench.workload.run(self._syscall))
 
-    def _place(self) -> None:
+    def _check_place(self) -> None:
+        """Prove where the tracer will run; called before it attaches."""
+        self._holders = list_holders(self._bench.testbed)
+        self.placement = placement_of_next(self._holders)
+        if self._holders is None:
+            self.findings.append(
+                warning("placement-unknown", "bpftool is not there: no proof who runs last")
+            )
+        elif self.placement is Placement.UNKNOWN or (self._holders and self._key.arm == VANILLA):
+            self._warn_of_tracers(self._holders)
+
+    def _check_place_again(self) -> None:
+        """Nobody may have come or gone while the tracer was attached; called after it has ended."""
         holders = list_holders(self._bench.testbed)
-        self.placement = placement_of_next(holders)
-        if holders is None:
-            self.findings.append(
-                note("placement-unknown", "bpftool is not installed: no proof who runs last")
-            )
-        elif self.placement is Placement.UNKNOWN or (holders and self._key.arm == VANILLA):
-            named = ", ".join(map(str, holders[:3]))
-            self.findings.append(
-                warning("other-tracers", f"others trace syscalls on this node: {named}")
-            )
+        if holders is not None and self._holders is not None and holders != self._holders:
+            self.placement = Placement.UNKNOWN
+            self._warn_of_tracers(holders or self._holders)
+
+    def _warn_of_tracers(self, holders: list[Holder]) -> None:
+        named = ", ".join(map(str, holders[:3]))
+        self.findings.append(
+            warning("other-tracers", f"others trace syscalls on this node: {named}")
+        )
 
     def _run_traced(self, tracing: Tracing) -> None:
         settings = self._bench.settings

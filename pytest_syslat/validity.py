@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pytest_syslat.findings import Finding, invalid, note, undecided, warning
 from pytest_syslat.network import TcpCounters
 from pytest_syslat.syscalls import Syscall
+from pytest_syslat.testbeds.protocol import CoreTimes
 from pytest_syslat.tracer import Trace
 from pytest_syslat.workload import Run
 
@@ -21,7 +22,7 @@ DROPPED_SHARE_LIMIT = 0.001
 TIME_WAIT_LIMIT = 2000
 TIME_WAIT_GROWTH_WARNING = 500
 P99_CALLS = 1000
-LOAD_WARNING_TASKS = 1
+FOREIGN_SHARE_WARNING = 0.05
 
 
 def describe_errno(number: int) -> str:
@@ -62,6 +63,10 @@ def check_trace(trace: Trace, syscall: Syscall, min_calls: int) -> list[Finding]
                 f"the kernel counted {trace.total:,} calls, but the latencies of "
                 f"{trace.arrived:,} arrived: events were lost, or the map of latencies was full",
             )
+        )
+    if trace.stamps_full:
+        findings.append(
+            invalid("miscounted", "the map of start stamps was full: calls were left out")
         )
     if trace.after_last_run:
         findings.append(
@@ -161,6 +166,8 @@ def check_drops(before: int | None, after: int | None, calls: int, agent: str) -
     if before is None or after is None:
         return []
     dropped = after - before
+    if dropped < 0:
+        return [undecided("agent-restarted", f"the drop counter of {agent} went back: restarted")]
     if dropped > DROPPED_SHARE_LIMIT * calls:
         return [
             undecided(
@@ -171,13 +178,34 @@ def check_drops(before: int | None, after: int | None, calls: int, agent: str) -
     return [note("agent-dropped", f"{agent} dropped {dropped:,} events")] if dropped else []
 
 
-def check_load(other_tasks: int | None) -> list[Finding]:
-    """Whether more than one other task wanted to run when the trial began."""
-    if other_tasks is not None and other_tasks > LOAD_WARNING_TASKS:
-        return [
-            warning(
-                "other-load",
-                f"{other_tasks} other tasks wanted to run when the trial began",
-            )
-        ]
-    return []
+def check_load(before: CoreTimes | None, after: CoreTimes | None) -> list[Finding]:
+    """Whether anything else ran on the measured core while calls were traced."""
+    if before is None or after is None or after.elapsed_s <= before.elapsed_s:
+        return []
+    elapsed_s = after.elapsed_s - before.elapsed_s
+    busy_s = after.busy_s - before.busy_s
+    foreign = (busy_s - (after.workload_s - before.workload_s)) / elapsed_s
+    stolen = (after.stolen_s - before.stolen_s) / elapsed_s
+    findings = []
+    if foreign > FOREIGN_SHARE_WARNING:
+        findings.append(
+            warning("other-load", f"others used {foreign:.0%} of the measured core while tracing")
+        )
+    if stolen > FOREIGN_SHARE_WARNING:
+        findings.append(
+            warning("steal", f"the hypervisor took {stolen:.0%} of the measured core while tracing")
+        )
+    return findings
+
+
+def check_audit_waits(before: int | None, after: int | None) -> list[Finding]:
+    """Whether callers slept until the audit daemon had caught up: that looks like latency."""
+    if before is None or after is None or after <= before:
+        return []
+    return [
+        warning(
+            "audit-backlog",
+            f"calls waited for the audit daemon (backlog_wait_time_actual rose by "
+            f"{after - before:,}): mean and p99 show its backlog, not the cost of a call",
+        )
+    ]

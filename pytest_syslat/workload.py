@@ -90,6 +90,8 @@ class Run:
     """lmbench's own figure; None if it printed none."""
     complaint: str | None
     """What went wrong, if anything."""
+    output: str = ""
+    """All that it printed."""
 
 
 class Workload:
@@ -115,9 +117,9 @@ class Workload:
         """Put the program that `lat_proc exec` executes where this build looks for it."""
         if self.helper is None:
             return "lat_proc names no helper program"
-        if os.access(self.helper, os.X_OK):
-            return None
         shipped = self.directory / "hello"
+        if self.helper.exists():
+            return self._check_helper(self.helper, shipped)
         if not shipped.is_file():
             return f"{self.helper} is missing and no copy stands beside lat_proc"
         for parent in [*reversed(self.helper.parents), self.helper]:
@@ -125,6 +127,16 @@ class Workload:
                 self._made.append(parent)
         self._testbed.write(self.helper, shipped.read_bytes(), executable=True)
         return None
+
+    @staticmethod
+    def _check_helper(helper: Path, shipped: Path) -> str | None:
+        """What stands at the helper's path is executed as root, and measured: it must be ours."""
+        state = helper.stat()
+        if shipped.is_file() and helper.read_bytes() != shipped.read_bytes():
+            raise WorkloadError(f"{helper} is not lmbench's own helper: remove it and run again")
+        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            raise WorkloadError(f"{helper} can be changed by others: remove it and run again")
+        return None if os.access(helper, os.X_OK) else f"{helper} is not executable"
 
     def _calibrate(self) -> Calibration:
         environment = {**self._library_path, "ENOUGH": str(SHORTEST_INTERVAL_US)}
@@ -171,17 +183,15 @@ class Workload:
             return Run(None, str(error))
         except TestbedError as error:
             return Run(None, f"{syscall.comm} could not be run: {error}")
-        printed = FIGURE.search(done.stdout + done.stderr)
+        output = done.stdout + done.stderr
+        printed = FIGURE.search(output)
         if not done.ok:
-            return Run(None, f"{syscall.comm} ended with {done.returncode}: {done.complaint}")
+            why = f"{syscall.comm} ended with {done.returncode}: {done.complaint}"
+            return Run(None, why, output)
         if printed is None:
-            return Run(None, f"{syscall.comm} printed no figure: {done.complaint}")
-        rest = [
-            line
-            for line in (done.stdout + done.stderr).splitlines()
-            if line.strip() and not FIGURE.search(line)
-        ]
-        return Run(float(printed[1]), f"{syscall.comm}: {rest[0]}" if rest else None)
+            return Run(None, f"{syscall.comm} printed no figure: {done.complaint}", output)
+        rest = [line for line in output.splitlines() if line.strip() and not FIGURE.search(line)]
+        return Run(float(printed[1]), f"{syscall.comm}: {rest[0]}" if rest else None, output)
 
     def allowed_cores(self) -> str:
         """The kernel's list of cores on which a process in the workload's place may run."""

@@ -1,11 +1,7 @@
 """The kernel's audit with auditd: a real agent that runs anywhere, without Kubernetes.
 
-The host may use audit itself. So only rules that carry our mark are added and deleted, a daemon
+The host may use audit itself. So only rules that carry our key are added and deleted, a daemon
 that is there already is used as it is, and what was changed is put back at the end.
-
-Once audit has been enabled it stays in part until reboot: every task forked later carries an audit
-context and takes the slow path of every syscall (kernel/auditsc.c, audit_alloc). A rule
-`never,task` prevents that. It is loaded whenever the arm is off, so that vanilla stays vanilla.
 """
 
 from __future__ import annotations
@@ -17,21 +13,21 @@ import time
 from pathlib import Path
 
 from pytest_syslat.agents.protocol import AgentError
+from pytest_syslat.kernel_audit import KEY, KernelAudit
 from pytest_syslat.resources import resource
-from pytest_syslat.testbeds.protocol import Completed, Process, Role, Testbed, TestbedError
-from pytest_syslat.tools import Tool, find_tool
+from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
+from pytest_syslat.tools import find_tool
 
-KEY_PREFIX = "syslat-bench"
-# Rules of the task list take no key: a condition that holds for every user but one marks ours.
-MARK = "uid!=31237"
-NEVER_TASK = ("never,task", "-F", MARK)
 BACKLOG_LIMIT = 8192
 """What distributions set for a busy host; the kernel's own default of 64 overflows at once."""
 LOCKED = 2
 COMMAND_LIMIT_S = 30.0
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 20.0
+DRAIN_LIMIT_S = 30.0
 POLL_S = 0.05
+NEEDED_SPACE_MB = 200
+"""A daemon whose disk is full goes on without writing: it would look cheap."""
 
 DAEMON_CONFIGURATION = """\
 local_events = yes
@@ -41,7 +37,7 @@ log_group = root
 log_format = RAW
 flush = INCREMENTAL_ASYNC
 freq = 50
-max_log_file = 64
+max_log_file = 32
 num_logs = 2
 max_log_file_action = ROTATE
 priority_boost = 4
@@ -64,44 +60,42 @@ class Auditd:
     def __init__(self, testbed: Testbed, rootdir: Path) -> None:
         self._testbed = testbed
         self._policy = resource("policies/auditd/bench.rules", rootdir)
-        self._key = KEY_PREFIX
         self._directory = testbed.workdir / "auditd"
-        self._auditctl: Tool | None = None
+        self._audit = KernelAudit(testbed)
         self._daemon: Process | None = None
-        self._before: dict[str, int] | None = None
+        self._prepared = False
 
     def prepare(self) -> None:
-        """Start the daemon unless there is one, and load the rule that keeps vanilla vanilla."""
-        self._auditctl = _found("auditctl")
-        status = self._status()
+        """Start the daemon unless there is one, with audit still kept off the workload."""
+        status = self._audit.status()
         if status["enabled"] == LOCKED:
             raise AgentError("auditd: the audit rules are locked until the next reboot")
-        self._remove_our_rules()
-        for rule in self._rules():
-            if re.match(r"-a (never,task|task,never)", rule):
+        for rule in self._audit.rules():
+            if re.fullmatch(r"-a (never,task|task,never)( -S all)?", rule):
                 raise AgentError(
                     f"auditd: the host's own rule '{rule}' switches audit off for every task: "
-                    "remove it (auditctl -d) and run again"
+                    "remove it (auditctl -d never,task) and run again"
                 )
-        self._before = status
+        self._policy_lines()
+        self._audit.save_host()
+        self._prepared = True
+        self._audit.quieten()
         if status["pid"] == 0:
             self._start_daemon()
-        self._control("-e", "1")
+        self._audit.control("-e", "1")
         if status["backlog_limit"] < BACKLOG_LIMIT:
-            self._control("-b", str(BACKLOG_LIMIT))
-        self._control("-a", *NEVER_TASK)
+            self._audit.control("-b", str(BACKLOG_LIMIT))
 
     def _start_daemon(self) -> None:
-        program = _found("auditd")
+        program = find_tool("auditd")
+        if program is None:
+            raise AgentError("auditd was not found: run 'make provision' (tools/provision.sh)")
         self._testbed.write(
             self._directory / "auditd.conf",
             DAEMON_CONFIGURATION.format(directory=self._directory).encode(),
         )
-        self._testbed.run(
-            ["mkdir", "-p", str(self._directory / "plugins.d")],
-            role=Role.NODE,
-            timeout_s=COMMAND_LIMIT_S,
-        )
+        self._testbed.write(self._directory / "plugins.d" / ".keep", b"")
+        self._check_space()
         stderr = self._directory / "stderr"
         self._daemon = self._testbed.start(
             [program.path, "-n", "-c", str(self._directory)],
@@ -111,109 +105,94 @@ class Auditd:
             env=program.env,
         )
         deadline = time.monotonic() + START_LIMIT_S
-        while self._status()["pid"] == 0:
+        while self._audit.status()["pid"] == 0:
             if self._daemon.poll() is not None or time.monotonic() > deadline:
                 told = self._testbed.read(stderr).decode(errors="replace").strip().splitlines()
                 raise AgentError(f"auditd did not start: {told[-1] if told else 'no reason given'}")
             time.sleep(POLL_S)
 
+    def _check_space(self) -> None:
+        shown = self._testbed.run(
+            ["df", "-Pm", str(self._directory)], role=Role.NODE, timeout_s=COMMAND_LIMIT_S
+        )
+        free_mb = int(shown.stdout.splitlines()[-1].split()[3])
+        if free_mb < NEEDED_SPACE_MB:
+            raise AgentError(
+                f"auditd: {free_mb} MB are free in {self._directory.parent.parent}, its log needs "
+                f"{NEEDED_SPACE_MB} MB: set TMPDIR to a place with more"
+            )
+
     def activate(self) -> None:
-        """Swap the rule that keeps audit off for the rules of the policy."""
-        self._control("-d", *NEVER_TASK)
+        """Swap the rule that keeps audit off the workload for the rules of the policy."""
+        self._audit.admit()
         for line in self._policy_lines():
-            self._control(*shlex.split(line), "-k", self._key)
+            self._audit.control(*shlex.split(line), "-k", KEY)
 
     def ready(self) -> str | None:
         """Whether daemon, switch and rules are in place."""
-        try:
-            status = self._status()
-            loaded = [rule for rule in self._rules() if f"key={self._key}" in rule]
-        except AgentError as error:
-            return str(error)
         if self._daemon is not None and self._daemon.poll() is not None:
             return "auditd has ended"
+        try:
+            status = self._audit.status()
+            loaded = len(self._audit.keyed_rules())
+            quiet = self._audit.is_quiet()
+        except TestbedError as error:
+            return str(error)
         if status["pid"] == 0:
             return "no audit daemon runs"
         if status["enabled"] != 1:
             return "audit is switched off"
+        if quiet:
+            return "audit is kept off the workload"
         wanted = len(self._policy_lines())
-        if len(loaded) != wanted:
-            return f"{len(loaded)} of {wanted} audit rules are loaded"
-        return None
+        return None if loaded == wanted else f"{loaded} of {wanted} audit rules are loaded"
+
+    def idle(self) -> str | None:
+        """Whether audit is kept off the workload."""
+        try:
+            if self._audit.keyed_rules():
+                return "auditd's rules are loaded"
+            return None if self._audit.is_quiet() else "audit is not kept off the workload"
+        except TestbedError as error:
+            return str(error)
 
     def drops(self) -> int | None:
         """Events that the kernel could not hand to the daemon."""
-        return self._status()["lost"]
+        return self._audit.status()["lost"]
 
     def deactivate(self) -> None:
-        """Swap the policy's rules for the rule that keeps audit off."""
-        self._remove_our_rules()
-        self._control("-a", *NEVER_TASK)
+        """Take the rules away and wait until the daemon has written what was queued."""
+        self._audit.quieten()
+        deadline = time.monotonic() + DRAIN_LIMIT_S
+        while self._audit.status()["backlog"] and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     def remove(self) -> None:
         """Delete our rules, end our daemon, and put back the host's switch and backlog."""
-        if self._auditctl is None:
+        if not self._prepared:
             return
         try:
-            self._remove_our_rules()
+            self._audit.quieten()
         finally:
-            self._stop_daemon()
-            if self._before is not None:
-                before, self._before = self._before, None
-                self._control("-b", str(before["backlog_limit"]))
-                self._control("-e", str(before["enabled"]))
-
-    def _stop_daemon(self) -> None:
-        if self._daemon is not None:
-            daemon, self._daemon = self._daemon, None
-            daemon.signal(signal.SIGTERM)
-            daemon.wait(STOP_LIMIT_S)
-            daemon.end()
+            if self._daemon is not None:
+                daemon, self._daemon = self._daemon, None
+                daemon.signal(signal.SIGTERM)
+                daemon.wait(STOP_LIMIT_S)
+                daemon.end()
+            self._prepared = False
+            self._audit.restore_host()
 
     def version(self) -> str:
         """The version that auditctl tells."""
-        return self._control("-v").stdout.strip().replace("auditctl", "auditd")
+        return self._audit.version()
 
     def _policy_lines(self) -> list[str]:
-        lines = self._policy.read_text().splitlines()
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-    def _rules(self) -> list[str]:
-        listed = self._control("-l").stdout.splitlines()
-        return [line.strip() for line in listed if line.strip() and line.strip() != "No rules"]
-
-    def _remove_our_rules(self) -> None:
-        for rule in self._rules():
-            if f"key={KEY_PREFIX}" in rule or (rule.startswith("-a never,task") and MARK in rule):
-                self._control("-d", *shlex.split(rule)[1:])
-
-    def _status(self) -> dict[str, int]:
-        """The numbers of `auditctl -s`, with those that an old kernel lacks taken as 0."""
-        shown = dict.fromkeys(("enabled", "pid", "backlog_limit", "lost", "backlog"), 0)
-        for line in self._control("-s").stdout.splitlines():
-            name, _, value = line.partition(" ")
-            if value.strip().isdigit():
-                shown[name] = int(value)
-        return shown
-
-    def _control(self, *arguments: str) -> Completed:
-        tool = self._auditctl or _found("auditctl")
-        try:
-            done = self._testbed.run(
-                [tool.path, *arguments],
-                role=Role.NODE,
-                timeout_s=COMMAND_LIMIT_S,
-                env=tool.env,
+        lines = [line.strip() for line in self._policy.read_text().splitlines()]
+        rules = [line for line in lines if line and not line.startswith("#")]
+        watches = [line for line in rules if line.startswith("-w")]
+        if watches:
+            raise AgentError(
+                f"auditd: '{watches[0]}' in {self._policy.name} is a watch: "
+                "write it as '-a always,exit -F path=… -F perm=…'"
             )
-        except TestbedError as error:
-            raise AgentError(f"auditd: {error}") from error
-        if not done.ok:
-            raise AgentError(f"auditd: auditctl {' '.join(arguments)}: {done.complaint}")
-        return done
-
-
-def _found(name: str) -> Tool:
-    tool = find_tool(name)
-    if tool is None:
-        raise AgentError(f"{name} was not found: run 'make provision' (tools/provision.sh)")
-    return tool
+        return rules

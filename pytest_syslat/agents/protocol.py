@@ -29,6 +29,13 @@ class Agent(Protocol):
     def ready(self) -> str | None:
         """None if it runs and its policy is active, else the reason why not."""
 
+    def idle(self) -> str | None:
+        """None if it is off and adds nothing to a syscall, else the reason why not.
+
+        Asked at the end of each trial of another arm: what is proven only for the active arm
+        would let a half switched-off agent into vanilla's figures.
+        """
+
     def drops(self) -> int | None:
         """Events that it has dropped since it was started; None where it doesn't count them."""
 

@@ -23,6 +23,10 @@ class Vanilla:
         """Always ready."""
         return None
 
+    def idle(self) -> str | None:
+        """Always idle."""
+        return None
+
     def drops(self) -> int | None:
         """There is nobody to drop events."""
         return None

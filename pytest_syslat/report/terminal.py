@@ -126,7 +126,7 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     if experiment.trials:
         _write_table(reporter, experiment, results)
     _write_verdicts(reporter, results)
-    for line in [*ours.warnings, *_warnings(experiment)]:
+    for line in [*ours.warnings, *experiment.warnings, *_warnings(experiment)]:
         reporter.write_line(f"warning: {line}", yellow=True)
     for line in ours.left_behind:
         reporter.write_line(f"left behind: {line}", red=True)

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import IO, ClassVar
 
 from pytest_syslat.testbeds.protocol import (
+    WORKLOAD_GROUP,
     Completed,
+    CoreTimes,
     Filter,
     Process,
     Role,
@@ -28,8 +30,11 @@ from pytest_syslat.testbeds.protocol import (
 
 NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
 STARTUP_LIMIT_S = 10.0
+END_LIMIT_S = 10.0
 NAMESPACE_HOLDER = "import signal; print('ready', flush=True); signal.pause()"
 PREFIX = "syslat-run-"
+LOCK = Path("/run/pytest-syslat.lock")
+STAT = Path("/proc/stat")
 
 
 def usable_cores() -> list[int]:
@@ -41,30 +46,42 @@ def choose_core(wanted: int, usable: Sequence[int]) -> tuple[int, str | None]:
     """The core to measure on.
 
     Args:
-        wanted: What the user asked for.
+        wanted: What the user asked for; it may be isolated from the cores that are used otherwise.
         usable: Cores that this process may use.
 
     Returns:
         The core, and a warning if it isn't the one that was asked for.
     """
-    if wanted in usable:
+    if wanted in usable or may_be_pinned_to(wanted):
         return wanted, None
     chosen = max(usable)
     return chosen, f"core {wanted} does not exist or may not be used here: core {chosen} is used"
 
 
-def cores_beside(core: int, usable: Sequence[int]) -> tuple[list[int], bool]:
+def may_be_pinned_to(core: int) -> bool:
+    """Whether the kernel lets a process run on a core."""
+    pinned = subprocess.run(
+        ["taskset", "--cpu-list", str(core), "true"], capture_output=True, check=False
+    )
+    return pinned.returncode == 0
+
+
+def cores_beside(core: int, usable: Sequence[int]) -> tuple[list[int], str | None]:
     """Cores for tracer and server.
 
     The SMT sibling shares execution units with the measured core, so it is used only when there
     is nothing else.
 
     Returns:
-        The cores, and whether the measured core itself had to be taken.
+        The cores, and a sentence if they disturb the measured core.
     """
     others = [each for each in usable if each != core]
     strangers = [each for each in others if each not in smt_siblings(core)]
-    return (strangers or others or [core]), not others
+    if strangers:
+        return strangers, None
+    if others:
+        return others, f"tracer and server run on the SMT sibling of core {core}: no other is left"
+    return [core], f"tracer and server run on core {core} as well: it is the only one"
 
 
 def smt_siblings(core: int) -> set[int]:
@@ -129,7 +146,9 @@ def end_group(popen: subprocess.Popen[bytes]) -> None:
     """Kill the process group that `popen` leads, and reap the leader."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(popen.pid, signal.SIGKILL)
-    popen.wait()
+    # A task stuck in the kernel must not hold up the rest of the cleanup.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        popen.wait(END_LIMIT_S)
 
 
 class LocalTestbed:
@@ -157,7 +176,9 @@ class LocalTestbed:
             raise TestbedError("measuring on this host needs root: run pytest as root (sudo -E)")
         self._lock = take_lock()
         sweep_leftovers()
-        self._other_cores, self.core_is_shared = cores_beside(core, usable_cores())
+        self._affinity = os.sched_getaffinity(0)
+        self._other_cores, self.core_problem = cores_beside(core, sorted(self._affinity))
+        os.sched_setaffinity(0, self._other_cores)
         self.workdir = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-"))
         # A stranger's program run by root in the workload role must reach the measured file.
         self.workdir.chmod(0o755)
@@ -227,6 +248,7 @@ class LocalTestbed:
         # Whatever happens to this process, even SIGKILL, nothing that it started stays behind.
         with_us = ["setpriv", "--pdeathsig", "KILL"]
         if role is Role.WORKLOAD:
+            with_us += ["--regid", str(WORKLOAD_GROUP), "--clear-groups"]
             pinned = ["taskset", "--cpu-list", str(self.core), *argv]
             if self._cgroup is None:
                 children = f"--pid=/proc/{self._holder_pid}/ns/pid_for_children"
@@ -318,19 +340,42 @@ class LocalTestbed:
         except OSError as error:
             raise TestbedError(f"cannot write {path}: {error.strerror}") from error
 
+    def core_times(self) -> CoreTimes | None:
+        """From /proc/stat and the cgroup's cpu.stat."""
+        if self._cgroup is None:
+            return None
+        used_us = _number_of(self._cgroup / "cpu.stat", "usage_usec")
+        fields = next(
+            (line.split() for line in _lines_of(STAT) if line.startswith(f"cpu{self.core} ")), None
+        )
+        if used_us is None or fields is None:
+            return None
+        ticks_s = [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[1:9]]
+        idle_s, stolen_s = ticks_s[3] + ticks_s[4], ticks_s[7]
+        return CoreTimes(
+            elapsed_s=sum(ticks_s),
+            busy_s=sum(ticks_s) - idle_s - stolen_s,
+            stolen_s=stolen_s,
+            workload_s=used_us / 1e6,
+        )
+
     def throttled_count(self) -> int | None:
         """Sum of `nr_throttled` over the cgroups that can throttle the workload."""
         counts = [
-            int(value)
+            count
             for directory in self._cpu_cgroups()
-            for key, _, value in (line.partition(" ") for line in _lines_of(directory / "cpu.stat"))
-            if key == "nr_throttled"
+            if (count := _number_of(directory / "cpu.stat", "nr_throttled")) is not None
         ]
         return sum(counts) if counts else None
 
     def _cpu_cgroups(self) -> list[Path]:
-        """The workload's v2 cgroup, and this process's v1 `cpu` cgroups, which it inherits."""
-        directories = [self._cgroup] if self._cgroup else []
+        """The workload's v2 cgroups, and this process's v1 `cpu` cgroups, which it inherits."""
+        directories = []
+        mount = cgroup2_mount()
+        if self._cgroup is not None and mount is not None:
+            # In a container the quota sits on the mount's own directory.
+            directories = [self._cgroup, *self._cgroup.parents]
+            directories = directories[: directories.index(mount) + 1]
         for line in _lines_of(Path("/proc/self/cgroup")):
             _, controllers, path = line.split(":", 2)
             if "cpu" in controllers.split(","):
@@ -359,13 +404,16 @@ class LocalTestbed:
             cgroup, self._cgroup = self._cgroup, None
             remove_cgroup(cgroup)
         shutil.rmtree(self.workdir, ignore_errors=True)
+        os.sched_setaffinity(0, self._affinity)
         self._lock.close()
 
 
 def take_lock() -> IO[str]:
     """Hold the host's lock: two runs at once would spoil each other's figures."""
-    path = Path(tempfile.gettempdir()) / "pytest-syslat.lock"
-    lock = path.open("a+")
+    try:
+        lock = LOCK.open("a+")
+    except OSError as error:
+        raise TestbedError(f"cannot open the lock {LOCK}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -395,8 +443,10 @@ def remove_cgroup(cgroup: Path) -> None:
     deadline = time.monotonic() + STARTUP_LIMIT_S
     while True:
         for pid in _lines_of(cgroup / "cgroup.procs"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+            # A process of a pid namespace that we don't see is shown as 0: that would be ourselves.
+            if pid != "0":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         try:
             cgroup.rmdir()
         except FileNotFoundError:
@@ -415,6 +465,15 @@ def tracefs_is_mounted() -> bool:
         Path(root, "events/syscalls").is_dir()
         for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
     )
+
+
+def _number_of(path: Path, name: str) -> int | None:
+    """A number of a file of lines `name number`."""
+    for line in _lines_of(path):
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return None
 
 
 def _lines_of(path: Path) -> list[str]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+WORKLOAD_GROUP = 31237
+"""Group id under which the workload runs: by it, rules of the node tell its tasks from others."""
+
 
 class Role(enum.Enum):
     """As whom a program runs; a testbed knows what that means on its node."""
@@ -63,6 +66,20 @@ class Completed:
         return lines[-1].strip() if lines else f"exit code {self.returncode}"
 
 
+@dataclass(frozen=True, slots=True)
+class CoreTimes:
+    """Seconds since boot, or since the workload's cgroup was made."""
+
+    elapsed_s: float
+    """All time of the measured core, idle or not."""
+    busy_s: float
+    """Time in which the measured core ran anything."""
+    stolen_s: float
+    """Time in which the hypervisor ran somebody else."""
+    workload_s: float
+    """CPU time of the workload, its marks included."""
+
+
 class TestbedError(Exception):
     """The testbed cannot do what was asked; the text is one line for the user."""
 
@@ -111,8 +128,8 @@ class Testbed(Protocol):
         """The measured core."""
 
     @property
-    def core_is_shared(self) -> bool:
-        """Whether tracer and server must run on the measured core, for want of another."""
+    def core_problem(self) -> str | None:
+        """Why tracer and server disturb the measured core, if they must: one sentence."""
 
     @property
     def scope(self) -> WorkloadScope:
@@ -163,6 +180,9 @@ class Testbed(Protocol):
 
     def write(self, path: Path, data: bytes, *, executable: bool = False) -> None:
         """Write a file on the node, with its directories."""
+
+    def core_times(self) -> CoreTimes | None:
+        """Times of the measured core and of the workload so far; None where they aren't told."""
 
     def throttled_count(self) -> int | None:
         """How often the workload's cgroup was throttled so far; None where it has no quota."""
