@@ -6,17 +6,19 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.agents.vanilla import Vanilla
 from pytest_syslat.findings import Severity
+from pytest_syslat.kernel_audit import SAVED_STATE, KernelAudit
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.tcp_server import TcpServer
@@ -28,13 +30,17 @@ from pytest_syslat.testbeds.local import (
     take_lock,
     usable_cores,
 )
-from pytest_syslat.testbeds.protocol import Completed, Process, Role, TestbedError
+from pytest_syslat.testbeds.protocol import Completed, Role, TestbedError
 from pytest_syslat.tools import find_tool
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench, Trial
 from pytest_syslat.workload import Workload, WorkloadError, built_in_helper, find_lmbench
 
 ROOT = Path(__file__).parents[2]
+CORES = usable_cores()
+"""Read once: while a testbed is open, this process keeps off the measured core."""
+LAST_CORE = CORES[-1]
+"""The core that the tests measure on."""
 LOCK_LIMIT_S = 180.0
 SETTLE_LIMIT_S = 15.0
 RUN_LIMIT_S = 60.0
@@ -46,8 +52,8 @@ def lacking() -> str | None:
     """What is missing for measuring on this host, and the command that mends it."""
     if os.geteuid() != 0:
         return "measuring on this host needs root: run 'sudo -E make test'"
-    programs = [*NEEDED_PROGRAMS, "bpftrace", "bpftool", "auditctl", "auditd"]
-    missing = [name for name in programs if find_tool(name) is None]
+    missing = [name for name in (*NEEDED_PROGRAMS, "bpftrace", "bpftool") if not shutil.which(name)]
+    missing += [name for name in ("auditctl", "auditd") if find_tool(name) is None]
     if missing:
         return f"{', '.join(missing)} not found: run 'make provision', then 'make test'"
     try:
@@ -67,11 +73,6 @@ def wait_until(condition: Callable[[], object], limit_s: float, what: str) -> No
 
 
 # --- Measuring ---------------------------------------------------------------------------------
-
-
-def last_core() -> int:
-    """The core that the tests measure on."""
-    return usable_cores()[-1]
 
 
 @contextlib.contextmanager
@@ -97,7 +98,7 @@ def opened(
     deadline = time.monotonic() + LOCK_LIMIT_S
     while True:
         try:
-            return testbed_class(core=last_core(), run_id=run_id)
+            return testbed_class(core=LAST_CORE, run_id=run_id)
         except TestbedError as error:
             if "another run" not in str(error) or time.monotonic() > deadline:
                 raise
@@ -114,7 +115,14 @@ def bench_on(testbed: LocalTestbed, *, tracer: str = "distribution") -> Iterator
     server = TcpServer(testbed)
     try:
         server.start()
-        yield Bench(settings, testbed, workload, Tracer(testbed, ROOT, tracer), server)
+        yield Bench(
+            settings,
+            testbed,
+            workload,
+            Tracer(testbed, ROOT, tracer),
+            server,
+            KernelAudit(testbed),
+        )
     finally:
         server.stop()
         workload.close()
@@ -227,12 +235,16 @@ with socket.socket() as listener:
     listener.bind((address, 31237))
     listener.listen(backlog)
     print(os.fstat(listener.fileno()).st_ino, flush=True)
-    accepted = 0
+    accepted, previous = 0, None
     while True:
-        listener.accept()[0].close()
+        # A reset that comes while the client is inside connect would make that call fail.
+        connection = listener.accept()[0]
+        if previous is not None:
+            previous.close()
+        previous = connection
         accepted += 1
         if accepted == pause_after:
-            time.sleep(0.1)
+            time.sleep(0.2)
 """
 
 
@@ -298,10 +310,21 @@ def child_called(comm: str) -> int:
     return found
 
 
-def kill_for_certain(process: Process) -> None:
-    """SIGKILL, and wait until the kernel has done it."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(RUN_LIMIT_S)
+def child_with(argument: str) -> int:
+    """The process id of this process's only child with such a word on its command line."""
+    [found] = [
+        pid
+        for pid in _processes()
+        if _status(pid).get("PPid") == str(os.getpid())
+        and argument in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    return found
+
+
+def kill_child(pid: int) -> None:
+    """SIGKILL to a child, and wait until it is dead; whoever started it reaps it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 # --- Audit -------------------------------------------------------------------------------------
@@ -350,6 +373,10 @@ class HostState:
     """BPF programs on tracepoints."""
     listeners: frozenset[str]
     """Listeners on lat_connect's port in the host's own network."""
+    saved_files: frozenset[str]
+    """What a run notes of the host while it measures."""
+    affinity: tuple[int, ...]
+    """The cores of this process."""
     audit_switch: tuple[tuple[str, int], ...]
     audit_rules: tuple[str, ...]
 
@@ -375,6 +402,8 @@ class HostState:
                 if "tracepoint" in each["type"]
             ),
             listeners=_listeners(),
+            saved_files=frozenset([str(SAVED_STATE)] if SAVED_STATE.exists() else []),
+            affinity=tuple(usable_cores()),
             audit_switch=tuple(audit_switch().items()),
             audit_rules=tuple(audit_rules()),
         )
@@ -382,14 +411,13 @@ class HostState:
     def changes(self, later: HostState) -> list[str]:
         """What differs, in words."""
         found = []
-        for name in ("cgroups", "run_directories", "helper_files", "tracing_programs", "listeners"):
-            before, after = getattr(self, name), getattr(later, name)
-            found += [f"{name}: {each} is new" for each in sorted(after - before)]
-            found += [f"{name}: {each} is gone" for each in sorted(before - after)]
-        for name in ("audit_switch", "audit_rules"):
-            before, after = getattr(self, name), getattr(later, name)
-            if before != after:
-                found.append(f"{name}: {before} became {after}")
+        for field in fields(self):
+            before, after = getattr(self, field.name), getattr(later, field.name)
+            if isinstance(before, frozenset):
+                found += [f"{field.name}: {each} is new" for each in sorted(after - before)]
+                found += [f"{field.name}: {each} is gone" for each in sorted(before - after)]
+            elif before != after:
+                found.append(f"{field.name}: {before} became {after}")
         return found
 
     def put_back(self) -> None:
@@ -402,6 +430,8 @@ class HostState:
                 auditctl(option, str(dict(self.audit_switch)[name]), check=False)
         for path in sorted(_helper_files() - self.helper_files, reverse=True):
             Path(path).rmdir() if Path(path).is_dir() else Path(path).unlink()
+        if str(SAVED_STATE) not in self.saved_files:
+            SAVED_STATE.unlink(missing_ok=True)
 
 
 def changes_since(before: HostState) -> list[str]:
@@ -412,7 +442,7 @@ def changes_since(before: HostState) -> list[str]:
             found = before.changes(HostState.read())
         if not found or time.monotonic() > deadline:
             return found
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def marked_processes() -> list[str]:

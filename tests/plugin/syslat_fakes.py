@@ -1,6 +1,6 @@
 """Stands in for all that really measures: a pytest plugin for the runs inside these tests.
 
-Testbed, tracer, lmbench, TCP server, auditd and the measurement of a trial are replaced; plan,
+Testbed, tracer, lmbench, TCP server, kernel audit, auditd and the measurement of a trial are replaced; plan,
 order, experiment, arms, records, gate, terminal and fixtures are the real ones. What trials return
 comes from `table.json` in the current directory, what happened goes to `events.log` beside it, a
 line an event. Time passes for the experiment only while lmbench runs: 5 s a run.
@@ -11,17 +11,20 @@ Keys of the table, all optional:
     user_us: lmbench's own untraced figure, in the same way
     calls: calls of a trial, in the same way; 900 of 1,000 take the latency, 90 twice, 10 thrice
         as long
-    refuse: by trial, how many of its attempts are refused
+    refuse: by trial, which of its attempts are refused
+    sleep_s: by trial, how long its measurement really takes
     findings: by trial, further findings: severity, code, detail
-    interrupt, terminate: number of the measurement in which Ctrl-C is pressed, SIGTERM comes
+    interrupt: number of the measurement in which Ctrl-C is pressed
+    signal: number of the measurement in which a signal comes, and which
     facts: what is changed in the facts about the node
+
+With the variable SYSLAT_FAKES_LEAN nothing is written after each trial but only at the end.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,7 +33,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_syslat import arms, experiment, sysinfo, tcp_server, tracer, trial, workload
+from pytest_syslat import arms, experiment, records, sysinfo, tcp_server, tracer, trial, workload
 from pytest_syslat.agents import auditd
 from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.distribution import Distribution
@@ -86,14 +89,17 @@ class FakeTestbed:
     __test__: ClassVar[bool] = False
     name = "made-up"
     node = "nowhere"
-    core_is_shared = False
+    core_problem = None
 
     def __init__(self, *, core: int, run_id: str) -> None:
         self.core = core
+        self._is_open = True
         event("testbed opened")
 
     def close(self) -> None:
-        event("testbed closed")
+        if self._is_open:
+            self._is_open = False
+            event("testbed closed")
 
 
 class FakeTracer:
@@ -129,6 +135,19 @@ class FakeServer:
         event("server stopped")
 
 
+class FakeAudit:
+    available = True
+
+    def __init__(self, testbed: FakeTestbed) -> None:
+        pass
+
+    def open(self) -> None:
+        event("audit opened")
+
+    def close(self) -> None:
+        event("audit closed")
+
+
 class FakeAuditd:
     def __init__(self, testbed: FakeTestbed, rootdir: Path) -> None:
         pass
@@ -140,6 +159,9 @@ class FakeAuditd:
         event("auditd activate")
 
     def ready(self) -> str | None:
+        return None
+
+    def idle(self) -> str | None:
         return None
 
     def drops(self) -> int | None:
@@ -177,7 +199,10 @@ def collect_facts(
         "bpftrace": tracer.version,
         "lmbench": "0.0",
         **{f"agent {name}": version for name, version in agent_versions.items()},
-        **{f"setting {name}": str(value) for name, value in settings.as_dict().items()},
+        **{
+            f"setting {name}": ", ".join(value) if isinstance(value, list) else str(value)
+            for name, value in settings.as_dict().items()
+        },
         **TABLE.get("facts", {}),
     }
 
@@ -192,14 +217,15 @@ def measure(
     number = ATTEMPTS.total()
     if number == TABLE.get("interrupt"):
         raise KeyboardInterrupt
-    if number == TABLE.get("terminate"):
-        os.kill(os.getpid(), signal.SIGTERM)
+    if number == TABLE.get("signal", [0])[0]:
+        os.kill(os.getpid(), TABLE["signal"][1])
+    time.sleep(TABLE.get("sleep_s", {}).get(key.id, 0))
     findings = [
         Finding(Severity(severity), code, detail)
         for severity, code, detail in TABLE.get("findings", {}).get(key.id, [])
     ]
     attempt = ATTEMPTS[key.id]
-    if attempt <= TABLE.get("refuse", {}).get(key.id, 0):
+    if attempt in TABLE.get("refuse", {}).get(key.id, []):
         findings.append(invalid("throttled", f"made-up reason {attempt}"))
     not_ready = agent.ready()
     if not_ready:
@@ -235,6 +261,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(patch.undo)
     patch.setattr(local, "LocalTestbed", FakeTestbed)
     patch.setattr(local, "usable_cores", lambda: [0, 1, 2, 3])
+    patch.setattr(local, "may_be_pinned_to", lambda core: core < 4)
+    patch.setattr(experiment, "KernelAudit", FakeAudit)
     patch.setattr(experiment, "Tracer", FakeTracer)
     patch.setattr(experiment, "Workload", FakeWorkload)
     patch.setattr(experiment, "TcpServer", FakeServer)
@@ -245,6 +273,10 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(auditd, "Auditd", FakeAuditd)
     patch.setattr(arms, "READY_LIMIT_S", READY_LIMIT_S)
     patch.setattr(arms, "POLL_S", 0.01)
+    if os.environ.get("SYSLAT_FAKES_LEAN"):
+        patch.setattr(records.RunRecord, "trial_done", lambda *_: None)
+    # Thousands of small files need not outlast a power cut here.
+    patch.setattr(os, "fsync", lambda _descriptor: None)
     # Nothing may run a program by another way.
     for module, name in ((tcp_server, "TcpServer"), (tracer, "Tracer"), (trial, "Tracer")):
         patch.setattr(module, name, None)

@@ -1,0 +1,128 @@
+"""Texts as a 6.x kernel prints them, with columns left out where they are many."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from pytest_syslat.network import COUNTER_FILES, TcpCounters, parse_tcp_counters, read_tcp_counters
+from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError
+
+PORT = 31237  # 0x7A05
+
+NETSTAT = """\
+TcpExt: SyncookiesSent EmbryonicRsts TW TWKilled ListenOverflows ListenDrops TCPSynRetrans TCPOrigDataSent
+TcpExt: 0 2 391 0 1111 1113 7 52012
+IpExt: InNoRoutes InTruncatedPkts InOctets OutOctets
+IpExt: 0 0 915281 915281
+"""
+SOCKSTAT = """\
+sockets: used 164
+TCP: inuse 9 orphan 0 tw 2345 alloc 12 mem 1
+UDP: inuse 2 mem 3
+UDPLITE: inuse 0
+RAW: inuse 0
+FRAG: inuse 0 memory 0
+"""
+HEADER = (
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+)
+# State 0A listens, 01 is established, 06 waits. 0x7A04 is the port below ours.
+TCP = f"""\
+{HEADER}
+   0: 0100007F:7A05 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 48213 1 000 100 0 0 10 0
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 19023 1 000 100 0 0 10 0
+   2: 0100007F:7A05 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 48300 1 000 20 4 30 10 -1
+   3: 0100007F:7A05 0100007F:C352 06 00000000:00000000 03:00000176 00000000     0        0 0 3 000
+   4: 0100007F:7A04 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 48214 1 000 100 0 0 10 0
+   5: 0100007F:C350 0100007F:7A05 0A 00000000:00000000 00:00000000 00000000     0        0 48215 1 000 100 0 0 10 0
+"""
+TCP6 = f"""\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000000000000:7A05 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 51000 1 000 100 0 0 10 0
+   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 19025 1 000 100 0 0 10 0
+"""
+FILES = {
+    "/proc/net/netstat": NETSTAT,
+    "/proc/net/sockstat": SOCKSTAT,
+    "/proc/net/tcp": TCP,
+    "/proc/net/tcp6": TCP6,
+}
+
+
+def test_counters_and_listeners() -> None:
+    assert parse_tcp_counters(FILES, PORT) == TcpCounters(
+        listen_overflows=1111,
+        listen_drops=1113,
+        syn_retransmits=7,
+        time_wait=2345,
+        listener_inodes=frozenset({48213, 51000}),
+    )
+
+
+def test_another_port() -> None:
+    assert parse_tcp_counters(FILES, PORT - 1).listener_inodes == {48214}
+    assert parse_tcp_counters(FILES, 22).listener_inodes == {19023, 19025}
+    assert parse_tcp_counters(FILES, 80).listener_inodes == frozenset()
+
+
+@pytest.mark.parametrize("change", [{"/proc/net/tcp6": ""}, None], ids=["empty", "missing"])
+def test_without_ipv6(change: dict[str, str] | None) -> None:
+    files = dict(FILES)
+    if change is None:
+        del files["/proc/net/tcp6"]
+    else:
+        files |= change
+    assert parse_tcp_counters(files, PORT).listener_inodes == {48213}
+
+
+@pytest.mark.parametrize("name", ["ListenOverflows", "ListenDrops", "TCPSynRetrans"])
+def test_a_counter_that_the_kernel_does_not_have(name: str) -> None:
+    files = FILES | {"/proc/net/netstat": NETSTAT.replace(name, "Other")}
+    with pytest.raises(TestbedError, match=name):
+        parse_tcp_counters(files, PORT)
+
+
+@pytest.mark.parametrize("name", ["/proc/net/netstat", "/proc/net/sockstat"])
+def test_an_empty_file(name: str) -> None:
+    with pytest.raises(TestbedError):
+        parse_tcp_counters(FILES | {name: ""}, PORT)
+
+
+def test_no_file_at_all() -> None:
+    """As when the reader could not be started in the server's place."""
+    with pytest.raises(TestbedError):
+        parse_tcp_counters({}, PORT)
+
+
+class FakeTestbed:
+    """Answers as the shell does that is asked for all files at once."""
+
+    def __init__(self, contents: dict[str, str], *, returncode: int = 0) -> None:
+        self._contents = contents
+        self._returncode = returncode
+        self.roles: list[Role] = []
+
+    def run(self, argv: list[str], *, role: Role, timeout_s: float) -> Completed:
+        self.roles.append(role)
+        assert argv[-len(COUNTER_FILES) :] == list(COUNTER_FILES)
+        printed = "".join(f"== {name}\n{text}" for name, text in self._contents.items())
+        return Completed(tuple(argv), self._returncode, printed, "")
+
+
+def test_reading_in_the_place_of_the_server() -> None:
+    testbed = FakeTestbed(FILES)
+    assert read_tcp_counters(cast("Testbed", testbed), PORT) == parse_tcp_counters(FILES, PORT)
+    # /proc/net is that of the reader's own network namespace.
+    assert testbed.roles == [Role.SERVER]
+
+
+def test_reading_where_ipv6_is_off() -> None:
+    testbed = FakeTestbed(FILES | {"/proc/net/tcp6": ""}, returncode=1)
+    assert read_tcp_counters(cast("Testbed", testbed), PORT).listener_inodes == {48213}
+
+
+def test_reading_nothing() -> None:
+    with pytest.raises(TestbedError):
+        read_tcp_counters(cast("Testbed", FakeTestbed({}, returncode=1)), PORT)
