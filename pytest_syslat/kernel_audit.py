@@ -25,6 +25,8 @@ from pytest_syslat.tools import Tool, find_tool
 QUIET_CONDITION = f"gid={WORKLOAD_GROUP}"
 QUIET_RULE = ("never,task", "-F", QUIET_CONDITION)
 KEY = "syslat-bench"
+LOCKED = 2
+"""Value of `enabled` when no rule can be changed until the next reboot."""
 COMMAND_LIMIT_S = 30.0
 SAVED_STATE = Path("/run/pytest-syslat-audit.json")
 """What the host had before a run changed it; outlives a killed run, until the next or a reboot."""
@@ -35,7 +37,7 @@ class AuditError(TestbedError):
 
 
 class KernelAudit:
-    """auditctl on a testbed. `available` is False where there is none."""
+    """auditctl on a testbed. `available` is False where it cannot be used."""
 
     def __init__(self, testbed: Testbed) -> None:
         self._testbed = testbed
@@ -43,14 +45,13 @@ class KernelAudit:
 
     @property
     def available(self) -> bool:
-        """Whether auditctl is there and the kernel answers it."""
+        """Whether auditctl is there, the kernel answers it, and rules may be changed."""
         if self._auditctl is None:
             return False
         try:
-            self.status()
+            return self.status()["enabled"] != LOCKED
         except TestbedError:
             return False
-        return True
 
     def open(self) -> None:
         """Clear what a killed run left, and keep audit off the workload; raises AuditError."""

@@ -38,8 +38,8 @@ def read_tcp_counters(testbed: Testbed, port: int) -> TcpCounters:
 
 def parse_tcp_counters(files: dict[str, str], port: int) -> TcpCounters:
     """Parse the contents of COUNTER_FILES; raises TestbedError where a counter is missing."""
-    extended = _paired_lines(files["/proc/net/netstat"], "TcpExt:")
     try:
+        extended = _paired_lines(files["/proc/net/netstat"], "TcpExt:")
         return TcpCounters(
             listen_overflows=extended["ListenOverflows"],
             listen_drops=extended["ListenDrops"],

@@ -6,6 +6,7 @@ kubernetes, and nothing is read or made before a test asks for our fixtures.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 from collections.abc import Generator, Sequence
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from pytest_syslat.budget import FIGURES
 from pytest_syslat.settings import OPTIONS, given_on_command_line, read_settings
+from pytest_syslat.syscalls import SYSCALLS
 
 if TYPE_CHECKING:
     from pytest_syslat.session import SyslatSession
@@ -22,7 +25,9 @@ pytest_plugins = ("pytest_syslat.fixtures",)
 
 SESSION: pytest.StashKey[SyslatSession] = pytest.StashKey()
 PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
-OUR_ITEM_ID = re.compile(r"\[(execve|openat|connect)-.+-trial[0-9]+(-[0-9]+)*\]$")
+OUR_ITEM_ID = re.compile(
+    rf"\[({'|'.join(SYSCALLS)})-.+-(trial[0-9]+|{'|'.join(FIGURES)})(-[0-9]+)*\]$"
+)
 XDIST_REFUSED = (
     "-n: measuring in parallel spoils every figure: run the benchmarks without pytest-xdist (-n 0)"
 )
@@ -56,11 +61,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None]:
-    """Add the short form `--agent`, unless the user's own conftest has taken that name."""
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Generator[None]:
+    """Add the short form `--agent` where it is used, unless a conftest has taken that name."""
     yield
+    # A conftest that is found later, during collection, may define an --agent of its own.
+    if not any(arg.partition("=")[0] in ("--agent", "--help", "-h") for arg in args):
+        return
     # The user's option wins; --syslat-agent remains.
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, argparse.ArgumentError):
         parser.getgroup("syslat").addoption(
             "--agent",
             dest="syslat_agent",
@@ -157,7 +165,8 @@ def pytest_report_teststatus(
     report: pytest.CollectReport | pytest.TestReport, config: pytest.Config
 ) -> tuple[str, str, str] | None:
     """Leave out the dot of a measured trial: it has a line of its own."""
-    measured = report.when == "call" and OUR_ITEM_ID.search(report.nodeid)
+    ours = config.stash.get(SESSION, None)
+    measured = ours is not None and report.when == "call" and report.nodeid in ours.trial_nodeids
     if measured and report.passed and config.get_verbosity() <= 0:
         return "passed", "", "PASSED"
     return None

@@ -17,6 +17,8 @@ from pytest_syslat.settings import VANILLA, Settings, check_result_dir, read_set
 if TYPE_CHECKING:
     from pytest_syslat.agents.protocol import AgentFactory
     from pytest_syslat.experiment import Experiment
+    from pytest_syslat.gate import Cell
+    from pytest_syslat.plan import TrialKey
 
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -45,6 +47,9 @@ class SyslatSession:
         self.factories = agent_factories(config)
         self.settings: Settings = read_settings(config, sorted(self.factories))
         check_result_dir(self.settings)
+        self.trials: list[TrialKey] = []
+        self.cells: list[Cell] = []
+        self.trial_nodeids: set[str] = set()
         self.experiment: Experiment | None = None
         self.warnings: list[str] = []
         self.left_behind: list[str] = []
@@ -53,7 +58,7 @@ class SyslatSession:
     def plan(self, items: list[pytest.Item]) -> None:
         """Compute the plan from the selected items and bring them into its order."""
         from pytest_syslat.plan import build_plan
-        from pytest_syslat.selection import arrange, split
+        from pytest_syslat.selection import arrange, requested, split
 
         self.trials, self.cells = split(items)
         self.measuring_plan = build_plan(
@@ -64,6 +69,7 @@ class SyslatSession:
             seed=self.settings.seed,
         )
         arrange(items, self.measuring_plan)
+        self.trial_nodeids = {item.nodeid for item in items if requested(item) in set(self.trials)}
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:

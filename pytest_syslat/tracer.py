@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.resources import resource
-from pytest_syslat.syscalls import MARK_SOCKET, Syscall
+from pytest_syslat.syscalls import MARK_SOCKET, SYSCALLS, Syscall
 from pytest_syslat.testbeds.protocol import (
     Filter,
     Process,
@@ -138,6 +138,11 @@ class Tracer:
         if answer is None or not answer.ok:
             raise TracerError("bpftrace was not found: install it (apt-get install bpftrace)")
         self.version = answer.stdout.strip()
+        machine = platform.machine()
+        if any(machine not in syscall.number_by_machine for syscall in SYSCALLS.values()):
+            raise TracerError(
+                f"the syscall numbers of {machine} are not known: x86_64 and aarch64 are"
+            )
         self._number = parse_version(self.version)
         if self._number < OLDEST_VERSION:
             raise TracerError(f"{self.version} is too old: 0.14 or newer is needed")
@@ -320,13 +325,19 @@ class Tracing:
                 problem=problem,
                 stamps_full=final.stamps >= self._map_keys,
             ),
-            printed,
-            self._testbed.read(self._stderr).decode(errors="replace"),
+            *self.printed(),
         )
 
     def end(self) -> None:
         """End bpftrace for certain."""
         self._process.end()
+
+    def printed(self) -> tuple[bytes, str]:
+        """All that bpftrace printed so far, on stdout and on stderr."""
+        return (
+            self._testbed.read(self._stdout),
+            self._testbed.read(self._stderr).decode(errors="replace"),
+        )
 
 
 class MapLog:
@@ -377,6 +388,7 @@ class EventLog:
     """Reads the text that the `events_*.bt` programs print: a line a call, counters at marks."""
 
     LINE = re.compile(rb"^@(total|other): ([0-9]+)\n", re.MULTILINE)
+    TOTAL = re.compile(rb"^@total: [0-9]+\n", re.MULTILINE)
     STAMP = re.compile(rb"^@start\[[0-9]+\]: ", re.MULTILINE)
     LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
 
@@ -385,8 +397,9 @@ class EventLog:
         return any(name == b"total" for name, _ in self.LINE.findall(text))
 
     def last_dump(self, text: bytes) -> Dump:
-        """Parse all lines up to the last dump."""
+        """Parse all lines up to the last dump; what comes after may still be under way."""
         other = total = 0
+        text = text[: max((match.end() for match in self.TOTAL.finditer(text)), default=0)]
         for name, number in self.LINE.findall(text):
             if name == b"total":
                 total = int(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -328,3 +329,7 @@ class _TrialRun:
     def end(self) -> None:
         if self._tracing is not None:
             self._tracing.end()
+            if not self.log:
+                # What speaks for the reason of a failure is kept, too.
+                with contextlib.suppress(TestbedError):
+                    self.log, self.tracer_stderr = self._tracing.printed()

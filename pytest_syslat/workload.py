@@ -107,11 +107,13 @@ class Workload:
         self.measured_file = testbed.workdir / "measured-file"
         testbed.write(self.measured_file, b"opened by lat_syscall\n")
         self._made: list[Path] = []
-        # lat_connect needs libtirpc, which a lean system has in the cache only.
-        self._library_path = library_path() if is_cached(directory) else {}
         self.helper = built_in_helper((directory / "lat_proc").read_bytes())
         self.helper_problem = self._place_helper()
-        self.calibration = self._calibrate()
+        try:
+            self.calibration = self._calibrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _place_helper(self) -> str | None:
         """Put the program that `lat_proc exec` executes where this build looks for it."""
@@ -139,7 +141,7 @@ class Workload:
         return None if os.access(helper, os.X_OK) else f"{helper} is not executable"
 
     def _calibrate(self) -> Calibration:
-        environment = {**self._library_path, "ENOUGH": str(SHORTEST_INTERVAL_US)}
+        environment = {"ENOUGH": str(SHORTEST_INTERVAL_US)}
         answers = []
         for name in CALIBRATION_PROGRAMS:
             program = self.directory / name
@@ -177,7 +179,7 @@ class Workload:
                 command,
                 role=Role.WORKLOAD,
                 timeout_s=RUN_LIMIT_S,
-                env={**self._library_path, **self.calibration.environment},
+                env={**self._libraries(syscall), **self.calibration.environment},
             )
         except TimeLimit as error:
             return Run(None, str(error))
@@ -193,6 +195,14 @@ class Workload:
         rest = [line for line in output.splitlines() if line.strip() and not FIGURE.search(line)]
         return Run(float(printed[1]), f"{syscall.comm}: {rest[0]}" if rest else None, output)
 
+    def _libraries(self, syscall: Syscall) -> dict[str, str]:
+        """lat_connect needs libtirpc, which a lean system has in the cache only.
+
+        The others must not get it: a longer search for libraries would be measured with them.
+        """
+        needed = syscall.comm == "lat_connect" and is_cached(self.directory)
+        return library_path() if needed else {}
+
     def allowed_cores(self) -> str:
         """The kernel's list of cores on which a process in the workload's place may run."""
         status = self._testbed.run(
@@ -205,7 +215,8 @@ class Workload:
 
     def version(self) -> str:
         """lmbench's version, which its licence asks to be named with published results."""
-        for changelog in self.directory.parents[3].glob("share/doc/lmbench/changelog.Debian*"):
+        prefix = Path(*self.directory.parts[:-4])
+        for changelog in prefix.glob("share/doc/lmbench/changelog.Debian*"):
             data = changelog.read_bytes()
             text = gzip.decompress(data) if changelog.suffix == ".gz" else data
             named = re.match(rb"lmbench \(([^)]+)\)", text)

@@ -13,14 +13,13 @@ import time
 from pathlib import Path
 
 from pytest_syslat.agents.protocol import AgentError
-from pytest_syslat.kernel_audit import KEY, KernelAudit
+from pytest_syslat.kernel_audit import KEY, LOCKED, KernelAudit
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
 from pytest_syslat.tools import find_tool
 
 BACKLOG_LIMIT = 8192
 """What distributions set for a busy host; the kernel's own default of 64 overflows at once."""
-LOCKED = 2
 COMMAND_LIMIT_S = 30.0
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 20.0

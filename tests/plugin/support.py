@@ -93,9 +93,7 @@ class Project:
             *self._arguments(arguments, randomly=False, warmup=warmup), timeout=60.0
         )
 
-    def _arguments(
-        self, arguments: Sequence[str], *, randomly: bool, warmup: bool
-    ) -> list[str]:
+    def _arguments(self, arguments: Sequence[str], *, randomly: bool, warmup: bool) -> list[str]:
         (self.path / "events.log").unlink(missing_ok=True)
         self._monkeypatch.setenv("SYSLAT_FAKES_LEAN", "yes" if self.lean else "")
         order = [] if randomly else ["-p", "no:randomly"]

@@ -1,9 +1,10 @@
 """Stands in for all that really measures: a pytest plugin for the runs inside these tests.
 
-Testbed, tracer, lmbench, TCP server, kernel audit, auditd and the measurement of a trial are replaced; plan,
-order, experiment, arms, records, gate, terminal and fixtures are the real ones. What trials return
-comes from `table.json` in the current directory, what happened goes to `events.log` beside it, a
-line an event. Time passes for the experiment only while lmbench runs: 5 s a run.
+Testbed, tracer, lmbench, TCP server, kernel audit, auditd and the measurement of a trial are
+replaced; plan, order, experiment, arms, records, gate, terminal and fixtures are the real ones.
+What trials return comes from `table.json` in the current directory, what happened goes to
+`events.log` beside it, a line an event. Time passes for the experiment only while lmbench runs:
+5 s a run.
 
 Keys of the table, all optional:
     ns: latencies by `syscall-arm-trialN`, `syscall-arm` or `arm`, the most specific wins; a list

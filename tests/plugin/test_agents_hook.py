@@ -304,8 +304,10 @@ def test_vanilla_is_not_measured_under_an_agent_that_came_half_up(
     result.assert_outcomes(passed=3, failed=3, deselected=12)
     result.stdout.fnmatch_lines(
         [
-            "connect-mine-trial1 is refused: agent-not-ready: "
-            "mine: the second of two rules was not taken"
+            (
+                "connect-mine-trial1 is refused: agent-not-ready: "
+                "mine: the second of two rules was not taken"
+            )
         ]
     )
     half_up = False

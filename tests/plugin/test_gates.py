@@ -2,8 +2,9 @@
 
 Vanilla takes 10 µs in each of 8 blocks, auditd 10.5 and 11.5 µs in turn. With
 h = ln(1.15 / 1.05) / 2 = 0.0454859 the mean log ratio is ln(1.05) + h = ln sqrt(1.2075) =
-0.0942761, which is +9.89 %, and the standard error h / sqrt(7) = 0.0171921. With 2.364624, Student's
-t of 7 degrees of freedom at 97.5 %, the interval is 0.0536232 to 0.1349290: +5.51 % to +14.45 %.
+0.0942761, which is +9.89 %, and the standard error h / sqrt(7) = 0.0171921. With 2.364624, which
+is Student's t of 7 degrees of freedom at 97.5 %, the interval is 0.0536232 to 0.1349290: +5.51 % to
++14.45 %.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ CHOSEN = [
 ]
 # exp(0.1349290) is 1.144456: 14.4 % with one decimal, 14.45 % with two.
 FIGURES = (
-    "10.000 → 10.989 µs, Δ +0.989 µs (+9.9 %), "
-    "95 % interval +0.551 … +1.445 µs (+5.5 … +14.4 %)"
+    "10.000 → 10.989 µs, Δ +0.989 µs (+9.9 %), 95 % interval +0.551 … +1.445 µs (+5.5 … +14.4 %)"
 )
 
 
@@ -43,9 +43,7 @@ def judged(project: Project, budget: str, *more: str) -> pytest.RunResult:
 
 def suite_counts(project: Project) -> dict[str, int]:
     [suite] = ET.parse(project.path / "junit.xml").iter("testsuite")  # noqa: S314
-    return {
-        name: int(str(suite.get(name))) for name in ("tests", "failures", "errors", "skipped")
-    }
+    return {name: int(str(suite.get(name))) for name in ("tests", "failures", "errors", "skipped")}
 
 
 def the_failure(project: Project) -> str:
@@ -132,9 +130,7 @@ def test_a_traced_figure_does_not_pass_while_the_user_pays_more(project: Project
         row["figure"]: row["verdict"] for row in project.rows("overhead.csv") if row["verdict"]
     }
     assert verdicts == {"p50": "inconclusive", "user": "regressed"}
-    result.stdout.fnmatch_lines(
-        ["connect-auditd-p50 inconclusive * cost outside the interval: *"]
-    )
+    result.stdout.fnmatch_lines(["connect-auditd-p50 inconclusive * cost outside the interval: *"])
 
 
 def test_a_budget_in_microseconds(project: Project) -> None:
@@ -146,9 +142,11 @@ def test_a_budget_in_microseconds(project: Project) -> None:
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         [
-            "connect-auditd-p50 inconclusive (budget connect:p50<=+1.4us, 8 blocks): "
-            "10.000 → 11.000 µs, Δ +1.000 µs (+10.0 %), "
-            "95 % interval +0.553 … +1.447 µs (+5.5 … +14.5 %): *"
+            (
+                "connect-auditd-p50 inconclusive (budget connect:p50<=+1.4us, 8 blocks): "
+                "10.000 → 11.000 µs, Δ +1.000 µs (+10.0 %), "
+                "95 % interval +0.553 … +1.447 µs (+5.5 … +14.5 %): *"
+            )
         ]
     )
 

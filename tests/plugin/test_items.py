@@ -113,9 +113,7 @@ class TestTheirs:
 
 def test_both_kinds_of_items_keep_the_items_of_others(project: Project) -> None:
     """Ordinary tests run first, in their own order: nothing interrupts a measurement."""
-    project.write(
-        "benchmarks/test_zzz.py", "def test_b():\n    pass\n\ndef test_a():\n    pass\n"
-    )
+    project.write("benchmarks/test_zzz.py", "def test_b():\n    pass\n\ndef test_a():\n    pass\n")
     result = project.run("benchmarks", "--collect-only", "-q", "--syslat-trials=1")
     ids = collected(result)
     assert ids[:2] == ["test_b", "test_a"]

@@ -138,12 +138,8 @@ def test_a_result_directory_below_a_file(project: Project) -> None:
 
 def test_a_result_directory_with_somebody_elses_files(project: Project) -> None:
     place = project.write("theirs/thesis.txt", "years of work")
-    [line] = usage_errors(
-        project.run("benchmarks", "-k", "connect", "--syslat-result-dir=theirs")
-    )
-    assert line == (
-        f"--syslat-result-dir: {place.parent} is not empty and holds no earlier run"
-    )
+    [line] = usage_errors(project.run("benchmarks", "-k", "connect", "--syslat-result-dir=theirs"))
+    assert line == (f"--syslat-result-dir: {place.parent} is not empty and holds no earlier run")
     assert [path.name for path in place.parent.iterdir()] == ["thesis.txt"]
     assert project.measured == []
     assert project.events[-1] == "testbed closed"
@@ -152,8 +148,7 @@ def test_a_result_directory_with_somebody_elses_files(project: Project) -> None:
 def test_an_lmbench_directory_that_is_missing(project: Project) -> None:
     [line] = usage_errors(project.run("benchmarks", "--syslat-lmbench-dir=nowhere"))
     assert line == (
-        "--syslat-lmbench-dir: nowhere is not a directory: "
-        "give the one in which lat_syscall stands"
+        "--syslat-lmbench-dir: nowhere is not a directory: give the one in which lat_syscall stands"
     )
 
 
@@ -170,8 +165,7 @@ def test_an_lmbench_directory_without_lmbench(project: Project) -> None:
 
 
 XDIST_REFUSED = (
-    "-n: measuring in parallel spoils every figure: "
-    "run the benchmarks without pytest-xdist (-n 0)"
+    "-n: measuring in parallel spoils every figure: run the benchmarks without pytest-xdist (-n 0)"
 )
 
 
@@ -179,6 +173,7 @@ XDIST_REFUSED = (
 def test_xdist_is_refused_at_once_beside_an_option_of_ours(
     project: Project, arguments: list[str]
 ) -> None:
+    pytest.importorskip("xdist")
     result = project.run("benchmarks", "--syslat-trials=1", *arguments)
     assert usage_errors(result) == [XDIST_REFUSED]
 
@@ -193,17 +188,17 @@ def test_xdist_is_refused_at_once_beside_an_option_of_ours(
 def test_xdist_is_refused_when_our_items_are_collected(
     project: Project, arguments: list[str]
 ) -> None:
-    project.pytester.makeini(
-        "[pytest]\nsyslat_agent = auditd\nsyslat_budget = connect:p50<=+10%\n"
-    )
+    pytest.importorskip("xdist")
+    project.pytester.makeini("[pytest]\nsyslat_agent = auditd\nsyslat_budget = connect:p50<=+10%\n")
     result = project.run_apart("benchmarks", *arguments, warmup=True)
     assert usage_errors(result) == [XDIST_REFUSED]
     assert project.events == []
     assert not project.results.exists()
 
 
-@pytest.mark.parametrize("arguments", [["-n", "0"], ["-n", "0", "--dist=loadfile"]])
+@pytest.mark.parametrize("arguments", [["-n0"], ["-n0", "--dist=loadfile"], ["--dist=loadfile"]])
 def test_xdist_that_distributes_nothing_is_fine(project: Project, arguments: list[str]) -> None:
+    pytest.importorskip("xdist")
     result = project.run("benchmarks", "-k", "connect", "--syslat-trials=1", *arguments)
     result.assert_outcomes(passed=1, deselected=2)
     assert project.measured == ["connect-vanilla-trial1"]
@@ -295,15 +290,15 @@ def test_more_trials_when_budgets_are_judged(
 
 
 def test_a_core_that_does_not_exist_gives_a_warning(project: Project) -> None:
-    result = project.run(
-        "benchmarks", "-k", "connect", "--syslat-trials=1", "--syslat-pin-core=64"
-    )
+    result = project.run("benchmarks", "-k", "connect", "--syslat-trials=1", "--syslat-pin-core=64")
     result.assert_outcomes(passed=1, deselected=2)
     result.stdout.fnmatch_lines(
         [
             "syslat: * core 3",
-            "warning: --syslat-pin-core: core 64 does not exist or may not be used here: "
-            "core 3 is used",
+            (
+                "warning: --syslat-pin-core: core 64 does not exist or may not be used here: "
+                "core 3 is used"
+            ),
         ]
     )
 

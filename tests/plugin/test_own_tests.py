@@ -45,7 +45,9 @@ def test_more(measure, syslat_trial):
     assert project.measured == ["connect-vanilla-trial1", "connect-vanilla-trial2"]
     names = [
         name
-        for name, _ in properties(junit_cases(project.path / "j.xml")["test_more[connect-vanilla-trial1]"])
+        for name, _ in properties(
+            junit_cases(project.path / "j.xml")["test_more[connect-vanilla-trial1]"]
+        )
     ]
     assert len(names) == len(set(names)), "measured once, told twice"
 

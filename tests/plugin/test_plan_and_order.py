@@ -120,9 +120,7 @@ def test_judging_alone_pulls_in_its_whole_cell(project: Project) -> None:
     assert result.parseoutcomes() == {"passed": 1, "deselected": 19}
     assert set(project.measured) == trial_ids(trials=3, arms=TWO_ARMS, syscalls=["connect"])
     arms_by_block(project.measured)
-    [result_of_cell] = [
-        cell for cell in project.run_json()["cells"] if cell["budget"] is not None
-    ]
+    [result_of_cell] = [cell for cell in project.run_json()["cells"] if cell["budget"] is not None]
     assert result_of_cell["cell"] == {"syscall": "connect", "agent": "auditd", "figure": "p50"}
     assert result_of_cell["blocks"] == 3
 
@@ -137,7 +135,9 @@ def test_stopping_at_the_first_refused_trial(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["benchmarks", "benchmarks/test_syscall_latency.py", "."], ids=["directory", "file", "."]
+    "place",
+    ["benchmarks", "benchmarks/test_syscall_latency.py", "."],
+    ids=["directory", "file", "."],
 )
 def test_last_failed_measures_one_trial_and_its_partner(project: Project, place: str) -> None:
     chosen = [place, "--agent=auditd", "--syslat-trials=2"]

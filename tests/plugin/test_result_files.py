@@ -123,8 +123,10 @@ def test_a_partial_run_leaves_a_complete_one_alone(project: Project) -> None:
     assert (stored["complete"], stored["plan_is_complete"]) == (False, False)
     result.stdout.fnmatch_lines(
         [
-            f"{project.results} holds a complete run and is left as it is; "
-            f"this partial run went to {partial}",
+            (
+                f"{project.results} holds a complete run and is left as it is; "
+                f"this partial run went to {partial}"
+            ),
             f"files: {partial}",
         ]
     )

@@ -12,8 +12,8 @@ from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedErr
 PORT = 31237  # 0x7A05
 
 NETSTAT = """\
-TcpExt: SyncookiesSent EmbryonicRsts TW TWKilled ListenOverflows ListenDrops TCPSynRetrans TCPOrigDataSent
-TcpExt: 0 2 391 0 1111 1113 7 52012
+TcpExt: SyncookiesSent EmbryonicRsts TW ListenOverflows ListenDrops TCPSynRetrans TCPOrigDataSent
+TcpExt: 0 2 391 1111 1113 7 52012
 IpExt: InNoRoutes InTruncatedPkts InOctets OutOctets
 IpExt: 0 0 915281 915281
 """
@@ -25,24 +25,39 @@ UDPLITE: inuse 0
 RAW: inuse 0
 FRAG: inuse 0 memory 0
 """
-HEADER = (
-    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+LISTEN, ESTABLISHED, TIME_WAIT = "0A", "01", "06"
+LOOPBACK, ANY = "0100007F", "00000000"
+
+
+def table(*sockets: tuple[str, str, str, int]) -> str:
+    """A file such as /proc/net/tcp, of sockets with local and remote address, state and inode."""
+    lines = [
+        (
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
+            "   uid  timeout inode"
+        )
+    ]
+    for number, (ours, theirs, state, inode) in enumerate(sockets):
+        lines.append(
+            f"{number:4}: {ours} {theirs} {state} 00000000:00000000 00:00000000 00000000"
+            f"     0        0 {inode} 1 0000000000000000 100 0 0 10 0"
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
+# 0x7A04 is the port below ours, 0x16 is 22, 0xC350 somebody's own.
+TCP = table(
+    (f"{LOOPBACK}:7A05", f"{ANY}:0000", LISTEN, 48213),
+    (f"{ANY}:0016", f"{ANY}:0000", LISTEN, 19023),
+    (f"{LOOPBACK}:7A05", f"{LOOPBACK}:C350", ESTABLISHED, 48300),
+    (f"{LOOPBACK}:7A05", f"{LOOPBACK}:C352", TIME_WAIT, 0),
+    (f"{LOOPBACK}:7A04", f"{ANY}:0000", LISTEN, 48214),
+    (f"{LOOPBACK}:C350", f"{LOOPBACK}:7A05", LISTEN, 48215),
 )
-# State 0A listens, 01 is established, 06 waits. 0x7A04 is the port below ours.
-TCP = f"""\
-{HEADER}
-   0: 0100007F:7A05 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 48213 1 000 100 0 0 10 0
-   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 19023 1 000 100 0 0 10 0
-   2: 0100007F:7A05 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 48300 1 000 20 4 30 10 -1
-   3: 0100007F:7A05 0100007F:C352 06 00000000:00000000 03:00000176 00000000     0        0 0 3 000
-   4: 0100007F:7A04 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 48214 1 000 100 0 0 10 0
-   5: 0100007F:C350 0100007F:7A05 0A 00000000:00000000 00:00000000 00000000     0        0 48215 1 000 100 0 0 10 0
-"""
-TCP6 = f"""\
-  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000000000000000000000000000:7A05 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 51000 1 000 100 0 0 10 0
-   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 19025 1 000 100 0 0 10 0
-"""
+TCP6 = table(
+    (f"{ANY * 4}:7A05", f"{ANY * 4}:0000", LISTEN, 51000),
+    (f"{ANY * 3}01000000:0016", f"{ANY * 4}:0000", LISTEN, 19025),
+)
 FILES = {
     "/proc/net/netstat": NETSTAT,
     "/proc/net/sockstat": SOCKSTAT,

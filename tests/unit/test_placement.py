@@ -74,9 +74,7 @@ def holders_of(**node: Any) -> list[Holder] | None:
         ([EVENT, RAW], Placement.UNKNOWN),
     ],
 )
-def test_placement_of_the_next_tracer(
-    holders: list[Holder] | None, placement: Placement
-) -> None:
+def test_placement_of_the_next_tracer(holders: list[Holder] | None, placement: Placement) -> None:
     assert placement_of_next(holders) is placement
 
 
@@ -86,10 +84,28 @@ def test_nobody() -> None:
 
 def test_programs_on_perf_events() -> None:
     entries = [
-        {"pid": 21, "fd": 5, "prog_id": 41, "fd_type": "tracepoint", "tracepoint": "sys_enter_openat"},
-        {"pid": 21, "fd": 6, "prog_id": 42, "fd_type": "tracepoint", "tracepoint": "sys_exit_openat"},
+        {
+            "pid": 21,
+            "fd": 5,
+            "prog_id": 41,
+            "fd_type": "tracepoint",
+            "tracepoint": "sys_enter_openat",
+        },
+        {
+            "pid": 21,
+            "fd": 6,
+            "prog_id": 42,
+            "fd_type": "tracepoint",
+            "tracepoint": "sys_exit_openat",
+        },
         {"pid": 33, "fd": 7, "prog_id": 43, "fd_type": "raw_tracepoint", "tracepoint": "sys_enter"},
-        {"pid": 33, "fd": 8, "prog_id": 44, "fd_type": "raw_tracepoint", "tracepoint": "sched_switch"},
+        {
+            "pid": 33,
+            "fd": 8,
+            "prog_id": 44,
+            "fd_type": "raw_tracepoint",
+            "tracepoint": "sched_switch",
+        },
         {"pid": 33, "fd": 9, "prog_id": 45, "fd_type": "kprobe", "func": "do_sys_openat2"},
     ]
     assert holders_of(perf=entries, comms={21: "bpftrace", 33: "falco"}) == [

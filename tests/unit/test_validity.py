@@ -177,7 +177,9 @@ def test_runs_with_figures() -> None:
 
 
 def test_a_run_without_a_figure() -> None:
-    findings = check_runs([Run(11.5, "odd"), Run(None, "lat_connect printed no figure: exit code 0")])
+    findings = check_runs(
+        [Run(11.5, "odd"), Run(None, "lat_connect printed no figure: exit code 0")]
+    )
     assert codes(findings) == [("invalid", "lmbench-failed")]
     assert findings[0].detail == (
         "1 of 2 lmbench runs gave no figure: lat_connect printed no figure: exit code 0"
