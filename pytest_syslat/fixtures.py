@@ -35,6 +35,13 @@ def syslat_experiment(pytestconfig: pytest.Config) -> Experiment:
     return experiment
 
 
+def _set_properties(request: pytest.FixtureRequest, properties: list[tuple[str, object]]) -> None:
+    """Give an item its properties for JUnit; a rerun replaces those of the run before."""
+    names = {name for name, _ in properties}
+    kept = [each for each in request.node.user_properties if each[0] not in names]
+    request.node.user_properties[:] = [*kept, *properties]
+
+
 @pytest.fixture
 def measure(
     syslat_experiment: Experiment, request: pytest.FixtureRequest
@@ -48,6 +55,11 @@ def measure(
     """
 
     def measured(key: TrialKey) -> Trial:
+        if key not in syslat_experiment.plan.order:
+            pytest.fail(
+                f"{key.id} is not in the plan: ask for the trials that syslat_trial gives",
+                pytrace=False,
+            )
         trial = syslat_experiment.measure(key)
         properties: list[tuple[str, object]] = [
             ("syscall", key.syscall),
@@ -62,7 +74,7 @@ def measure(
             value_us = trial.figure_us(figure)
             if value_us is not None and not trial.refused:
                 properties.append((f"{figure}_us", f"{value_us:.3f}"))
-        request.node.user_properties.extend(properties)
+        _set_properties(request, properties)
         if trial.refused:
             pytest.fail(
                 f"{key.id} is refused: {'; '.join(trial.reasons)}",
@@ -90,7 +102,8 @@ def judge(
 
     def judged(cell: Cell) -> CellResult:
         result = syslat_experiment.judge(cell)
-        request.node.user_properties.extend(
+        _set_properties(
+            request,
             [
                 ("syscall", cell.syscall),
                 ("label", cell.agent),
@@ -113,7 +126,7 @@ def judge(
                     )
                 ),
                 ("p_adjusted", f"{result.p_adjusted:.6g}"),
-            ]
+            ],
         )
         fails = {Verdict.REGRESSED, Verdict.INVALID}
         if syslat_experiment.settings.strict:

@@ -121,14 +121,12 @@ def pytest_pycollect_makeitem(
     return made
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> Generator[None]:
-    """After every other plugin has selected and shuffled: compute the plan, restore its order."""
-    yield
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """After every plugin has selected and shuffled: compute the plan, restore its order."""
     from pytest_syslat.selection import requested
 
+    config, items = session.config, session.items
     if PROBLEM in config.stash:
         raise config.stash[PROBLEM]
     if SESSION in config.stash and not hasattr(config, "workerinput"):
@@ -154,6 +152,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         ours is None
         or not (ours.trials or ours.cells)
         or session.config.option.collectonly
+        or session.config.option.setupplan
         or (session.testsfailed and not session.config.option.continue_on_collection_errors)
     ):
         return (yield)
@@ -184,4 +183,5 @@ def pytest_terminal_summary(
 
 
 def _is_distributed(config: pytest.Config) -> bool:
-    return bool(config.getoption("numprocesses", None)) or config.getoption("dist", "no") != "no"
+    # As pytest-xdist decides it: --dist alone distributes nothing.
+    return config.getoption("dist", "no") != "no" and bool(config.getoption("tx", None))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell
     from pytest_syslat.plan import TrialKey
+    from pytest_syslat.testbeds.protocol import Testbed
 
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -75,9 +76,6 @@ class SyslatSession:
     def measuring(self) -> Iterator[None]:
         """Everything in place within, everything removed after; raises pytest.UsageError."""
         from pytest_syslat.agents.protocol import AgentError
-        from pytest_syslat.agents.vanilla import Vanilla
-        from pytest_syslat.experiment import Experiment
-        from pytest_syslat.report.terminal import TerminalProgress
         from pytest_syslat.results import DirectoryProblem
         from pytest_syslat.testbeds.local import LocalTestbed, choose_core, usable_cores
         from pytest_syslat.testbeds.protocol import TestbedError
@@ -90,35 +88,46 @@ class SyslatSession:
         with _ended_like_ctrl_c(), contextlib.ExitStack() as cleanup:
             try:
                 testbed = LocalTestbed(core=core, run_id=uuid.uuid4().hex[:8])
-            except TestbedError as error:
-                raise pytest.UsageError(str(error)) from None
-            cleanup.callback(testbed.close)
-            arms = {key.arm for key in self.measuring_plan.order}
-            experiment = Experiment(
-                settings=self.settings,
-                plan=self.measuring_plan,
-                selected=self.trials,
-                judged=self.cells,
-                factories={
-                    VANILLA: Vanilla,
-                    **{name: self.factories[name] for name in self.settings.agents if name in arms},
-                },
-                testbed=testbed,
-                claim_directory=self._claim_directory,
-                rootdir=self.config.rootpath,
-                progress=TerminalProgress(self.config),
-            )
-            try:
+                cleanup.callback(testbed.close)
+                experiment = self._experiment(testbed)
+                cleanup.callback(self._close, experiment)
                 experiment.open()
+            except (TestbedError, WorkloadError, TracerError, AgentError) as error:
+                problem = str(error)
+            except DirectoryProblem as error:
+                problem = f"--syslat-result-dir: {error}"
+            else:
                 self.experiment = experiment
                 yield
-            except (TestbedError, WorkloadError, TracerError, AgentError) as error:
-                raise pytest.UsageError(str(error)) from None
-            except DirectoryProblem as error:
-                raise pytest.UsageError(f"--syslat-result-dir: {error}") from None
-            finally:
-                with _undisturbed():
-                    self.left_behind += experiment.close()
+                return
+            # Removed before it is told, so that what could not be removed is told with it.
+            cleanup.close()
+            raise pytest.UsageError("; left behind: ".join([problem, *self.left_behind]))
+
+    def _experiment(self, testbed: Testbed) -> Experiment:
+        from pytest_syslat.agents.vanilla import Vanilla
+        from pytest_syslat.experiment import Experiment
+        from pytest_syslat.report.terminal import TerminalProgress
+
+        measured = {key.arm for key in self.measuring_plan.order}
+        return Experiment(
+            settings=self.settings,
+            plan=self.measuring_plan,
+            selected=self.trials,
+            judged=self.cells,
+            factories={
+                VANILLA: Vanilla,
+                **{name: self.factories[name] for name in self.settings.agents if name in measured},
+            },
+            testbed=testbed,
+            claim_directory=self._claim_directory,
+            rootdir=self.config.rootpath,
+            progress=TerminalProgress(self.config),
+        )
+
+    def _close(self, experiment: Experiment) -> None:
+        with _undisturbed():
+            self.left_behind += experiment.close()
 
     def _claim_directory(self) -> Path:
         """Prepare the directory to write into; raises DirectoryProblem."""

@@ -134,9 +134,7 @@ def test_it_can_be_switched_many_times(
         assert auditd.idle() is None
 
 
-def test_removing_twice_or_untouched_is_harmless(
-    host_before: HostState, auditd: Auditd
-) -> None:
+def test_removing_twice_or_untouched_is_harmless(host_before: HostState, auditd: Auditd) -> None:
     auditd.remove()
     auditd.prepare()
     auditd.activate()

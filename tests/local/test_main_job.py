@@ -194,7 +194,9 @@ def test_missing_core_is_replaced_by_the_last(finished: Finished) -> None:
     ) in finished.said
     facts = (finished.project.results / "vanilla" / "vanilla_sysinfo.txt").read_text()
     assert f"\nmeasured core: {LAST_CORE}\n" in facts
-    codes = [row["code"] for arm in ARMS for row in finished.project.rows(f"{arm}/{arm}_validity.csv")]
+    codes = [
+        row["code"] for arm in ARMS for row in finished.project.rows(f"{arm}/{arm}_validity.csv")
+    ]
     assert "not-pinned" not in codes
 
 
@@ -324,9 +326,7 @@ def test_record_of_a_complete_run(finished: Finished) -> None:
 def auditd_first() -> str:
     """A seed with which the first block begins with auditd: it is active after two trials."""
     for seed in range(100):
-        plan = build_plan(
-            trials=[], judged=[("openat", "auditd")], arms=ARMS, blocks=1, seed=seed
-        )
+        plan = build_plan(trials=[], judged=[("openat", "auditd")], arms=ARMS, blocks=1, seed=seed)
         if plan.order[0].arm == "auditd":
             return f"--syslat-seed={seed}"
     raise AssertionError("no such seed")

@@ -34,9 +34,7 @@ def stranger_on(testbed: LocalTestbed, probe: str) -> Iterator[int]:
     call = "open('/proc/self/comm', 'w').write('syslat-probe'); import os; os.getpgid(0)"
 
     def attached() -> bool:
-        testbed.run(
-            [testbed.python, "-I", "-S", "-c", call], role=Role.NODE, timeout_s=RUN_LIMIT_S
-        )
+        testbed.run([testbed.python, "-I", "-S", "-c", call], role=Role.NODE, timeout_s=RUN_LIMIT_S)
         return "1" in stdout.read_text().splitlines() or process.poll() is not None
 
     try:

@@ -126,9 +126,7 @@ def test_time_limit_ends_all_that_the_program_started(testbed: LocalTestbed) -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(TimeLimit, match=r"sh did not end within 0.3 s"):
-            testbed.run(
-                ["sh", "-c", "sleep 1234 & sleep 1234"], role=Role.WORKLOAD, timeout_s=0.3
-            )
+            testbed.run(["sh", "-c", "sleep 1234 & sleep 1234"], role=Role.WORKLOAD, timeout_s=0.3)
         gc.collect()
     wait_until(
         lambda: not [each for each in marked_processes() if "sleep 1234" in each],

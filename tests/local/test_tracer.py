@@ -32,7 +32,10 @@ from .support import (
     wait_until,
 )
 
-BPFTRACES = ["bpftrace", *filter(None, os.environ.get("SYSLAT_TEST_BPFTRACE", "").split(os.pathsep))]
+BPFTRACES = [
+    "bpftrace",
+    *filter(None, os.environ.get("SYSLAT_TEST_BPFTRACE", "").split(os.pathsep)),
+]
 """bpftrace as PATH finds it, and further versions that somebody wants to be tested."""
 ERRNO_OF_FAILING = {"openat": 2, "connect": 111, "execve": 2}
 CALLS = {
@@ -55,7 +58,8 @@ def record_exactly(testbed: LocalTestbed, name: str, mode: str = "distribution")
     syscall, calls = SYSCALLS[name], CALLS[name]
     tracing = Tracer(testbed, ROOT, mode).attach(syscall)
     try:
-        call_exactly(testbed, name, syscall.comm, succeeding=20, failing=3)  # before the trial
+        # What comes before the trial is not the trial's.
+        call_exactly(testbed, name, syscall.comm, **{kind: 3 for kind in calls})
         tracing.begin()
         call_exactly(testbed, name, syscall.comm, **calls)
         recorded = calls["succeeding"] + calls["failing"]
@@ -228,9 +232,7 @@ def test_calls_after_the_last_run_are_foreign(bench: Bench, testbed: LocalTestbe
     finally:
         tracing.end()
     [finding] = [
-        each
-        for each in check_trace(trace, SYSCALLS["openat"], 1)
-        if each.code == "foreign-samples"
+        each for each in check_trace(trace, SYSCALLS["openat"], 1) if each.code == "foreign-samples"
     ]
     assert finding.detail == "1,234 calls were counted after the workload had ended"
 

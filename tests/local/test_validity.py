@@ -205,9 +205,7 @@ def test_listener_beside_ours_is_refused(bench: Bench, testbed: LocalTestbed, si
 
         trial = measure(bench, "connect", at=at)
     assert invalid_codes(trial) == {"foreign-listener"}
-    assert (
-        detail(trial, "foreign-listener") == "a listener that isn't ours holds the server's port"
-    )
+    assert detail(trial, "foreign-listener") == "a listener that isn't ours holds the server's port"
 
 
 class UnpinnedTestbed(LocalTestbed):
@@ -234,7 +232,8 @@ def test_workload_that_is_not_pinned_is_refused(unpinned_bench: Bench) -> None:
     trial = measure(unpinned_bench, "openat")
     assert invalid_codes(trial) == {"not-pinned"}
     told = re.fullmatch(
-        rf"the workload may run on cores (\S+), not on {LAST_CORE} alone", detail(trial, "not-pinned")
+        rf"the workload may run on cores (\S+), not on {LAST_CORE} alone",
+        detail(trial, "not-pinned"),
     )
     assert told is not None
     assert parse_core_list(told[1]) == set(CORES)
