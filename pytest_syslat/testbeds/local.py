@@ -435,7 +435,20 @@ def sweep_leftovers() -> None:
     for cgroup in mount.glob(f"{PREFIX}*") if mount else ():
         remove_cgroup(cgroup)
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        end_processes_of(directory)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def end_processes_of(directory: Path) -> None:
+    """Kill the processes that were started with a directory of a run among their arguments.
+
+    Nearly all of them have died with the run, by the signal that they asked for; a daemon that
+    changes its credentials loses that request.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.fsencode(directory) in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def remove_cgroup(cgroup: Path) -> None:

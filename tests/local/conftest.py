@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from pytest_syslat.testbeds.local import LocalTestbed
+
+from pytest_syslat.testbeds.local import LocalTestbed, sweep_leftovers
 from pytest_syslat.trial import Bench
 
 from .support import (
@@ -40,6 +41,7 @@ def _host_is_left_as_it_was(real_parts: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, uuid.uuid4().hex)
         with host_to_ourselves():
+            sweep_leftovers()  # of a session that was killed
             before = HostState.read()
         yield
         wait_until(lambda: not marked_processes(), SETTLE_LIMIT_S, "nothing is left running")

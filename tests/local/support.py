@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.agents.vanilla import Vanilla
@@ -35,6 +36,8 @@ from pytest_syslat.tools import find_tool
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench, Trial
 from pytest_syslat.workload import Workload, WorkloadError, built_in_helper, find_lmbench
+
+Made = TypeVar("Made")
 
 ROOT = Path(__file__).parents[2]
 CORES = usable_cores()
@@ -78,16 +81,7 @@ def wait_until(condition: Callable[[], object], limit_s: float, what: str) -> No
 @contextlib.contextmanager
 def host_to_ourselves() -> Iterator[None]:
     """Hold the host's lock, as soon as nobody else measures here."""
-    deadline = time.monotonic() + LOCK_LIMIT_S
-    while True:
-        try:
-            lock = take_lock()
-            break
-        except TestbedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-    with lock:
+    with _retried(take_lock):
         yield
 
 
@@ -95,10 +89,15 @@ def opened(
     testbed_class: type[LocalTestbed] = LocalTestbed, run_id: str = "selftest"
 ) -> LocalTestbed:
     """A testbed on the last core, as soon as nobody else measures here."""
+    return _retried(lambda: testbed_class(core=LAST_CORE, run_id=run_id))
+
+
+def _retried(start: Callable[[], Made]) -> Made:
+    """Start something that needs the host's lock, again until the lock is free."""
     deadline = time.monotonic() + LOCK_LIMIT_S
     while True:
         try:
-            return testbed_class(core=LAST_CORE, run_id=run_id)
+            return start()
         except TestbedError as error:
             if "another run" not in str(error) or time.monotonic() > deadline:
                 raise

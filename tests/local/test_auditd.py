@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pytest_syslat.agents.auditd import BACKLOG_LIMIT, Auditd
 from pytest_syslat.agents.protocol import AgentError
 from pytest_syslat.agents.vanilla import Vanilla

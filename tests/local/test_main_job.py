@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +17,25 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+
 from pytest_syslat.plan import build_plan
 from pytest_syslat.settings import OPTIONS
 from pytest_syslat.syscalls import SYSCALLS
 
 from .support import (
-    MARK,
+    LAST_CORE,
     ROOT,
     SETTLE_LIMIT_S,
     HostState,
     audit_rules,
     changes_since,
     host_to_ourselves,
-    LAST_CORE,
     marked_processes,
     wait_until,
 )
 
 RUN_LIMIT_S = 150.0
+END_LIMIT_S = 30.0
 SHORT = (
     "--agent=auditd",
     "--syslat-lmbench-reps=2",
@@ -61,7 +61,9 @@ HEADERS = {
     "validity.csv": "label,syscall,trial,severity,code,detail",
     "user.csv": "label,syscall,trial,traced,us_per_op",
 }
-TRIAL_LINE = re.compile(r"^\[ *\d+/\d+\] (execve|openat|connect) +(vanilla|auditd) trial", re.M)
+TRIAL_LINE = re.compile(
+    r"^\[ *\d+/\d+\] (execve|openat|connect) +(vanilla|auditd) trial", re.MULTILINE
+)
 
 
 class Project:
@@ -126,8 +128,13 @@ class Project:
             return list(csv.DictReader(lines))
 
     def close(self) -> None:
+        """End what still runs, in order if it lets itself be ended so."""
         for process in self._started:
             if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(END_LIMIT_S)
+            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
@@ -166,7 +173,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The main job, once for all tests that look at what it has left."""
     project = Project(tmp_path_factory.mktemp("main_job"))
     junit = project.directory / "junit.xml"
@@ -178,13 +185,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     if junit.exists():
         parsed = ET.parse(junit)  # noqa: S314 - written by the run above
         cases = {each.attrib["name"]: each for each in parsed.iter("testcase")}
-    yield Finished(project, code, project.said(), cases)
+    return Finished(project, code, project.said(), cases)
 
 
 def test_main_job_passes(finished: Finished) -> None:
     assert finished.exit_code == 0, finished.said
     assert "left behind" not in finished.said
-    assert len(TRIAL_LINE.findall(finished.said)) == 6
+    assert finished.project.trials_done() >= 6
 
 
 def test_missing_core_is_replaced_by_the_last(finished: Finished) -> None:
@@ -226,7 +233,7 @@ def test_summary_has_two_rows_a_trial(finished: Finished) -> None:
         )
         for row in rows:
             assert row["label"] == arm
-            assert int(row["count"]) >= 100 * 0.5
+            assert int(row["count"]) >= (100 if row["filter"] == "raw" else 1)
             figures = [float(row[name]) for name in ("min_us", "p50_us", "p99_us", "max_us")]
             assert figures == sorted(figures)
             assert figures[0] > 0
@@ -354,18 +361,21 @@ def interrupt_in_third_trial(project: Project, number: int) -> int:
 def expect_files_of_finished_trials(project: Project) -> None:
     record = project.run_json()
     assert record["complete"] is False
-    measured = [(trial["label"], trial["syscall"]) for trial in record["trials"]]
-    assert len(measured) >= 2
-    rows = project.rows("auditd/auditd_summary.csv")
-    assert [(row["label"], row["syscall"]) for row in rows if row["filter"] == "raw"] == sorted(
-        measured, key=lambda each: [label_and_syscall(row) for row in rows].index(each)
-    )
-    for label, syscall in measured:
-        assert (project.results / label / f"{label}_{syscall}_trial1.log").stat().st_size > 0
-
-
-def label_and_syscall(row: dict[str, str]) -> tuple[str, str]:
-    return row["label"], row["syscall"]
+    assert len(record["trials"]) >= 2
+    measured = {
+        (trial["label"], trial["syscall"], str(trial["trial"]))
+        for trial in record["trials"]
+        if not trial["refused"]
+    }
+    written = {
+        (row["label"], row["syscall"], row["trial"])
+        for label in {label for label, _, _ in measured}
+        for row in project.rows(f"{label}/{label}_summary.csv")
+    }
+    assert written == measured
+    for label, syscall, trial in measured:
+        log = project.results / label / f"{label}_{syscall}_trial{trial}.log"
+        assert log.stat().st_size > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)

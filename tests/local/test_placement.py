@@ -1,4 +1,4 @@
-"""Who else traces syscalls on this node is found out, and with it where the tracer's programs run."""
+"""Who else traces syscalls here is found out, and with it where the tracer's programs run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+
 from pytest_syslat.findings import Severity
 from pytest_syslat.placement import Holder, Placement, list_holders, placement_of_next
 from pytest_syslat.testbeds.local import LocalTestbed
@@ -73,7 +74,7 @@ def test_stranger_on_an_event_is_named(bench: Bench, testbed: LocalTestbed) -> N
 
 @pytest.mark.usefixtures("nobody_else")
 def test_order_among_both_kinds_of_probes_is_unknown(bench: Bench, testbed: LocalTestbed) -> None:
-    """The shared handler of the events has its place already; the raw one may be before or after."""
+    """The events' shared handler has its place already: the raw one may be before or after."""
     with (
         stranger_on(testbed, f"tracepoint:syscalls:{EVENT}") as first,
         stranger_on(testbed, "tracepoint:raw_syscalls:sys_enter") as second,

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
 from pytest_syslat.testbeds.local import PREFIX, LocalTestbed, cgroup2_mount
 from pytest_syslat.testbeds.protocol import Role, TestbedError, TimeLimit
@@ -20,9 +21,9 @@ from pytest_syslat.workload import Workload, find_lmbench
 
 from .support import (
     CORES,
+    LAST_CORE,
     RUN_LIMIT_S,
     host_to_ourselves,
-    LAST_CORE,
     listener_of_another,
     marked_processes,
     opened,

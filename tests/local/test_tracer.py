@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tcp_server import TcpServer
 from pytest_syslat.testbeds.local import LocalTestbed
@@ -22,12 +23,12 @@ from pytest_syslat.workload import find_lmbench
 
 from .support import (
     CORES,
+    LAST_CORE,
     ROOT,
     RUN_LIMIT_S,
     call_exactly,
     child_called,
     kill_child,
-    LAST_CORE,
     opened,
     wait_until,
 )
@@ -59,7 +60,7 @@ def record_exactly(testbed: LocalTestbed, name: str, mode: str = "distribution")
     tracing = Tracer(testbed, ROOT, mode).attach(syscall)
     try:
         # What comes before the trial is not the trial's.
-        call_exactly(testbed, name, syscall.comm, **{kind: 3 for kind in calls})
+        call_exactly(testbed, name, syscall.comm, **dict.fromkeys(calls, 3))
         tracing.begin()
         call_exactly(testbed, name, syscall.comm, **calls)
         recorded = calls["succeeding"] + calls["failing"]

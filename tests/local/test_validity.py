@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 import pytest
+
 from pytest_syslat.network import read_tcp_counters
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
@@ -126,7 +127,7 @@ def test_many_connects_leave_no_time_wait_and_meet_no_cliff(
     bench: Bench, testbed: LocalTestbed
 ) -> None:
     """After 14,100 connects half the ports are spent: each connect would take 100 times as long."""
-    figures_us = []
+    figures_us: list[float] = []
     while (
         len(figures_us) < 10 or kernel_counter(testbed, "snmp", "Tcp", "ActiveOpens") <= 15_000
     ) and len(figures_us) < 100:
@@ -171,7 +172,7 @@ def test_server_does_not_start_beside_somebody_elses(testbed: LocalTestbed) -> N
     try:
         with (
             listener_of_another(testbed),
-            pytest.raises(TestbedError, match="the TCP server did not start.*in use"),
+            pytest.raises(TestbedError, match=r"the TCP server did not start.*in use"),
         ):
             server.start()
         assert server.inode is None

@@ -162,6 +162,22 @@ def test_it_is_removed_after_ctrl_c(project: Project) -> None:
     assert project.events[-5:] == ["mine remove", *CLOSED]
 
 
+def test_a_second_ctrl_c_does_not_cut_the_cleanup(project: Project) -> None:
+    body = """
+    def remove(self):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGINT)
+        event("mine remove")
+"""
+    with_agent(project, body)
+    result = project.run(*CHOSEN, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.OK
+    assert project.events[-5:] == ["mine remove", *CLOSED]
+    assert len(project.run_json()["trials"]) == 6
+
+
 def test_it_cannot_be_installed(project: Project) -> None:
     body = """
     def prepare(self):
@@ -319,6 +335,29 @@ def test_vanilla_is_not_measured_under_an_agent_that_came_half_up(
         elif event.startswith("measure"):
             assert key_of(event.removeprefix("measure ")).arm == "vanilla"
             assert not half_up, "vanilla was measured with half of the agent switched on"
+
+
+def test_an_activation_that_failed_is_made_again_from_the_start(project: Project) -> None:
+    """Though the arm is the active one already, and says that it is ready."""
+    body = """
+    attempts = 0
+
+    def activate(self):
+        self.attempts += 1
+        event("mine half up")
+        if self.attempts == 1:
+            raise AgentError("mine: a rule was not taken")
+        event("mine up")
+"""
+    with_agent(project, body)
+    project.run("benchmarks", "--agent=mine", "--syslat-trials=1")
+    state = ""
+    for event in project.events:
+        if event in ("mine half up", "mine up", "mine deactivate"):
+            state = event
+        elif event.startswith("measure"):
+            assert state in (["mine up"] if "-mine-" in event else ["", "mine deactivate"])
+    assert len([each for each in project.measured if "-mine-" in each]) == 3
 
 
 def test_it_cannot_be_switched_off(project: Project) -> None:

@@ -347,3 +347,21 @@ def test_help_names_every_option(project: Project) -> None:
             "*syslat_trials*",
         ]
     )
+
+
+@pytest.mark.parametrize("place", ["ini file", "variable"])
+def test_the_short_form_of_agent_beside_the_command_line(project: Project, place: str) -> None:
+    if place == "variable":
+        project.setenv("PYTEST_ADDOPTS", "--agent=auditd")
+    else:
+        project.pytester.makeini("[pytest]\naddopts = --agent auditd\n")
+    result = project.run("benchmarks", "-k", "connect", "--syslat-trials=1")
+    result.assert_outcomes(passed=2, deselected=4)
+
+
+def test_a_wrong_variable_in_workers_of_xdist(project: Project) -> None:
+    pytest.importorskip("xdist")
+    project.setenv("TRIALS", "abc")
+    [line] = usage_errors(project.run_apart("benchmarks", "-n", "1", warmup=True))
+    # Whichever of the two reasons comes first.
+    assert line == XDIST_REFUSED or line.startswith("variable TRIALS (--syslat-trials): 'abc'")

@@ -81,6 +81,8 @@ def test_a_tracer_that_died() -> None:
         (6993, 7, "note"),
         (998, 2, "invalid"),
         (1996, 3, "invalid"),
+        (99_900, 100, "note"),
+        (99_899, 101, "invalid"),
         (0, 1000, "invalid"),
     ],
 )
