@@ -311,6 +311,9 @@ class Experiment:
             if replaces:
                 self.replaced.append(self.trials[key])
                 self._store(trial)
+            else:
+                self.replaced.append(trial.without_log())
+                self._store(self.trials[key])
 
     def _store(self, trial: Trial) -> None:
         # The log is kept on disk: that of an events trial is large.

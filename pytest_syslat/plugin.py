@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from pytest_syslat.budget import FIGURES
-from pytest_syslat.settings import OPTIONS, given_on_command_line, read_settings
+from pytest_syslat.settings import OPTIONS, Settings, given_on_command_line, read_settings
 from pytest_syslat.syscalls import SYSCALLS
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         except pytest.UsageError as problem:
             # Raised here it would become a collection error with a traceback.
             config.stash[PROBLEM] = problem
-    if PROBLEM in config.stash:
+    if PROBLEM in config.stash and hasattr(config, "workerinput"):
+        # The controller refuses by the ids; an error of a worker would hide the reason.
+        parametrize(metafunc, Settings())
+    elif PROBLEM in config.stash:
         without_item(metafunc)
     else:
         parametrize(metafunc, config.stash[SESSION].settings)
@@ -127,9 +130,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from pytest_syslat.selection import requested
 
     config, items = session.config, session.items
+    if hasattr(config, "workerinput"):
+        return
     if PROBLEM in config.stash:
         raise config.stash[PROBLEM]
-    if SESSION in config.stash and not hasattr(config, "workerinput"):
+    if SESSION in config.stash:
         if config.getoption("benchmark_only", False) and any(map(requested, items)):
             raise pytest.UsageError(
                 "--benchmark-only: would skip every trial and every gate: leave it out"

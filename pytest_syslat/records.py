@@ -33,7 +33,7 @@ class Measured(Protocol):
 
     @property
     def replaced(self) -> Sequence[Trial]:
-        """First attempts that a repeat has replaced, refused or not."""
+        """Attempts that do not count: replaced by a repeat, or repeats that replaced nothing."""
 
     @property
     def repeats(self) -> Mapping[str, int]:
@@ -146,7 +146,10 @@ def _validity_rows(
     trials: Iterable[Trial], first_attempts: Iterable[Trial]
 ) -> Iterable[dict[str, object]]:
     for trial, prefix in (
-        *((each, "first attempt: ") for each in first_attempts),
+        *(
+            (each, "first attempt: " if each.attempt == 1 else "second attempt, left out: ")
+            for each in first_attempts
+        ),
         *((each, "") for each in trials),
     ):
         for finding in trial.findings:

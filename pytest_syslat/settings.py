@@ -248,14 +248,14 @@ OPTIONS: tuple[Option, ...] = (
         "result_dir",
         lambda text: Path(_name(text)),
         "DIR",
-        "directory for the result files (default: result/5.5)",
+        "directory for the result files, from rootdir (default: result/5.5)",
     ),
     Option(
         "lmbench_dir",
         "lmbench_dir",
         lambda text: Path(_name(text)),
         "DIR",
-        "directory of lmbench's programs (default: searched)",
+        "directory of lmbench's programs, from rootdir (default: searched)",
     ),
     Option(
         "seed",
@@ -315,11 +315,13 @@ def read_settings(
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
     values["result_dir"] = config.rootpath / values.get("result_dir", Settings().result_dir)
-    if values.get("lmbench_dir") is not None and not values["lmbench_dir"].is_dir():
-        raise pytest.UsageError(
-            f"--syslat-lmbench-dir: {values['lmbench_dir']} is not a directory: "
-            "give the one in which lat_syscall stands"
-        )
+    if "lmbench_dir" in values:
+        values["lmbench_dir"] = config.rootpath / values["lmbench_dir"]
+        if not values["lmbench_dir"].is_dir():
+            raise pytest.UsageError(
+                f"--syslat-lmbench-dir: {values['lmbench_dir']} is not a directory: "
+                "give the one in which lat_syscall stands"
+            )
     return Settings(**values)
 
 

@@ -303,13 +303,11 @@ class Tracing:
         problem = None
         if died or code is None or code != 0:
             how = (
-                _ended(code)
-                if died
-                else "did not stop when told to"
+                "did not stop when told to"
                 if code is None
-                else (_ended(code))
+                else f"ended {'early, ' if died else ''}{_ended(code)}"
             )
-            problem = f"bpftrace {'ended early, ' if died else ''}{how}: {self._complaint()}"
+            problem = f"bpftrace {how}: {self._complaint()}"
         if not self._reader.holds_dump(printed):
             raise TracerError(problem or "bpftrace printed no figures")
         final = self._reader.last_dump(printed)
@@ -457,9 +455,7 @@ def _difference(final: dict[int, int], base: dict[int, int]) -> dict[int, int]:
     return {errno: count for errno, count in counted.items() if count}
 
 
-def _ended(code: int | None) -> str:
-    if code is None:
-        return "not at all"
+def _ended(code: int) -> str:
     if code < 0:
         return f"by signal {signal.Signals(-code).name}"
     return f"with exit code {code}"

@@ -215,7 +215,7 @@ class Workload:
 
     def version(self) -> str:
         """lmbench's version, which its licence asks to be named with published results."""
-        prefix = Path(*self.directory.parts[:-4])
+        prefix = Path(*self.directory.resolve().parts[:-4])
         for changelog in prefix.glob("share/doc/lmbench/changelog.Debian*"):
             data = changelog.read_bytes()
             text = gzip.decompress(data) if changelog.suffix == ".gz" else data
