@@ -148,6 +148,10 @@ def _name(text: str) -> str:
     return text.strip()
 
 
+def _path(text: str) -> Path:
+    return Path(_name(text))
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         "agent",
@@ -246,16 +250,16 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "result_dir",
         "result_dir",
-        lambda text: Path(_name(text)),
+        _path,
         "DIR",
-        "directory for the result files, from rootdir (default: result/5.5)",
+        "directory for the result files (default: result/5.5 in rootdir)",
     ),
     Option(
         "lmbench_dir",
         "lmbench_dir",
-        lambda text: Path(_name(text)),
+        _path,
         "DIR",
-        "directory of lmbench's programs, from rootdir (default: searched)",
+        "directory of lmbench's programs (default: searched)",
     ),
     Option(
         "seed",
@@ -307,6 +311,11 @@ def read_settings(
         if not given.texts:
             continue
         parsed = [_parsed(option, text, given.source) for text in given.texts]
+        if option.parse is _path:
+            # As for pytest: typed paths are from where one stands, configured ones from rootdir.
+            typed = given.source == option.flag
+            base = config.invocation_params.dir if typed else config.rootpath
+            parsed = [base / path for path in parsed]
         if option.setting not in _WITHOUT_FIELD:
             values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
     if agent_names is not None:
@@ -314,14 +323,12 @@ def read_settings(
     if "trials" not in values and values.get("agents") and values.get("budgets"):
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
-    values["result_dir"] = config.rootpath / values.get("result_dir", Settings().result_dir)
-    if "lmbench_dir" in values:
-        values["lmbench_dir"] = config.rootpath / values["lmbench_dir"]
-        if not values["lmbench_dir"].is_dir():
-            raise pytest.UsageError(
-                f"--syslat-lmbench-dir: {values['lmbench_dir']} is not a directory: "
-                "give the one in which lat_syscall stands"
-            )
+    values.setdefault("result_dir", config.rootpath / Settings().result_dir)
+    if "lmbench_dir" in values and not values["lmbench_dir"].is_dir():
+        raise pytest.UsageError(
+            f"--syslat-lmbench-dir: {values['lmbench_dir']} is not a directory: "
+            "give the one in which lat_syscall stands"
+        )
     return Settings(**values)
 
 

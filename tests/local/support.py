@@ -299,16 +299,6 @@ def kernel_counter(testbed: LocalTestbed, file: str, prefix: str, name: str) -> 
     return int(numbers[names.index(name)])
 
 
-def child_called(comm: str) -> int:
-    """The process id of this process's only child of that name."""
-    [found] = [
-        pid
-        for pid in _processes()
-        if (status := _status(pid)).get("Name") == comm and status.get("PPid") == str(os.getpid())
-    ]
-    return found
-
-
 def child_with(argument: str) -> int:
     """The process id of this process's only child with such a word on its command line."""
     [found] = [

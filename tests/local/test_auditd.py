@@ -24,7 +24,7 @@ from .support import (
     audit_rules,
     audit_switch,
     auditctl,
-    child_called,
+    child_with,
     detail,
     invalid_codes,
     kill_child,
@@ -167,7 +167,7 @@ def test_daemon_that_dies_refuses_the_trial(
 ) -> None:
     def at(step: str) -> None:
         if step == "traced":
-            kill_child(child_called("auditd"))
+            kill_child(child_with("/auditd"))
 
     if dict(host_before.audit_switch)["pid"]:
         pytest.skip("the host has an audit daemon of its own, which is not ours to kill")
@@ -210,7 +210,7 @@ def test_what_a_killed_run_left_is_put_back_by_the_next(
     killed.activate()
     wait_until_ready(killed)
     if not dict(host_before.audit_switch)["pid"]:
-        kill_child(child_called("auditd"))
+        kill_child(child_with("/auditd"))
 
     audit = KernelAudit(testbed)
     audit.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,13 +64,14 @@ def test_alone_the_tracer_is_last(testbed: LocalTestbed) -> None:
 @pytest.mark.usefixtures("nobody_else")
 def test_stranger_on_an_event_is_named(bench: Bench, testbed: LocalTestbed) -> None:
     with stranger_on(testbed, f"tracepoint:syscalls:{EVENT}") as pid:
-        assert list_holders(testbed) == [Holder(pid, "bpftrace", EVENT, raw=False)]
+        comm = Path(f"/proc/{pid}/comm").read_text().strip()
+        assert list_holders(testbed) == [Holder(pid, comm, EVENT, raw=False)]
         trial = measure(bench, "openat")
     # One kind of probe alone cannot come after ours; but vanilla is not alone on the node.
     assert trial.placement is Placement.LAST
     [finding] = [each for each in trial.findings if each.code == "other-tracers"]
     assert finding.severity is Severity.WARNING
-    assert f"bpftrace (pid {pid}) on {EVENT}" in finding.detail
+    assert f"{comm} (pid {pid}) on {EVENT}" in finding.detail
 
 
 @pytest.mark.usefixtures("nobody_else")

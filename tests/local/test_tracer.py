@@ -27,7 +27,7 @@ from .support import (
     ROOT,
     RUN_LIMIT_S,
     call_exactly,
-    child_called,
+    child_with,
     kill_child,
     opened,
     wait_until,
@@ -294,7 +294,7 @@ def test_tracer_that_dies_after_its_last_answer_is_noticed(
         tracing.begin()
         call_exactly(testbed, "openat", "lat_syscall", 100)
         assert tracing.calls_so_far() == 100
-        assert tracing.pid == child_called("bpftrace")
+        assert tracing.pid == child_with(".bt")
         kill_child(tracing.pid)
         trace = tracing.stop()[0]
     finally:

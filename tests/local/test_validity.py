@@ -19,7 +19,6 @@ from .support import (
     CORES,
     LAST_CORE,
     bench_on,
-    child_called,
     child_with,
     detail,
     invalid_codes,
@@ -145,7 +144,7 @@ def test_map_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.Monk
     for name in ("BPFTRACE_MAP_KEYS_MAX", "BPFTRACE_MAX_MAP_KEYS"):
         monkeypatch.setenv(name, "64")
     trial = measure(bench, "openat")
-    assert invalid_codes(trial) == {"miscounted"}
+    assert invalid_codes(trial) - {"lost-events"} == {"miscounted"}  # newer versions tell
     told = re.match(
         r"the kernel counted ([\d,]+) calls, but the latencies of ([\d,]+) arrived",
         detail(trial, "miscounted"),
@@ -159,7 +158,7 @@ def test_map_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.Monk
 def test_tracer_killed_in_mid_trial_is_refused(bench: Bench) -> None:
     def at(step: str) -> None:
         if step == "traced":
-            kill_child(child_called("bpftrace"))
+            kill_child(child_with(".bt"))
 
     trial = measure(bench, "openat", at=at)
     assert invalid_codes(trial) == {"tracer-failed"}

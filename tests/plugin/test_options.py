@@ -148,7 +148,8 @@ def test_a_result_directory_with_somebody_elses_files(project: Project) -> None:
 def test_an_lmbench_directory_that_is_missing(project: Project) -> None:
     [line] = usage_errors(project.run("benchmarks", "--syslat-lmbench-dir=nowhere"))
     assert line == (
-        "--syslat-lmbench-dir: nowhere is not a directory: give the one in which lat_syscall stands"
+        f"--syslat-lmbench-dir: {project.pytester.path / 'nowhere'} is not a directory: "
+        "give the one in which lat_syscall stands"
     )
 
 
