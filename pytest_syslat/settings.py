@@ -252,7 +252,7 @@ OPTIONS: tuple[Option, ...] = (
         "result_dir",
         _path,
         "DIR",
-        "directory for the result files (default: result/5.5 in rootdir)",
+        "directory for the result files (default: result/5.5)",
     ),
     Option(
         "lmbench_dir",
