@@ -54,7 +54,7 @@ def server(testbed: LocalTestbed) -> Iterator[TcpServer]:
     server.stop()
 
 
-def record_exactly(testbed: LocalTestbed, name: str, mode: str = "distribution") -> None:
+def record_exactly(testbed: LocalTestbed, name: str, mode: str) -> None:
     """Trace a program that makes a known number of calls, and check every figure of the trace."""
     syscall, calls = SYSCALLS[name], CALLS[name]
     tracing = Tracer(testbed, ROOT, mode).attach(syscall)
@@ -89,13 +89,14 @@ def test_every_call_is_counted_once(
     record_exactly(testbed, name, mode)
 
 
-def test_every_openat_is_counted_once_as_events(testbed: LocalTestbed) -> None:
-    record_exactly(testbed, "openat", "events")
-
-
+@pytest.mark.parametrize("mode", ["distribution", "events"])
 @pytest.mark.parametrize("command", BPFTRACES, ids=lambda command: Path(command).name)
 def test_every_openat_is_counted_once(
-    testbed: LocalTestbed, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    testbed: LocalTestbed,
+    command: str,
+    mode: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With each version of bpftrace that `SYSLAT_TEST_BPFTRACE` names, beside the installed one."""
     if command != "bpftrace":
@@ -104,8 +105,8 @@ def test_every_openat_is_counted_once(
     told = subprocess.run(
         [command, "--version"], capture_output=True, text=True, timeout=RUN_LIMIT_S
     )
-    assert Tracer(testbed, ROOT, "distribution").version == told.stdout.strip()
-    record_exactly(testbed, "openat")
+    assert Tracer(testbed, ROOT, mode).version == told.stdout.strip()
+    record_exactly(testbed, "openat", mode)
 
 
 def test_long_latency_is_kept_to_one_part_in_256(testbed: LocalTestbed) -> None:
