@@ -76,7 +76,7 @@ class KernelAudit:
 
     def is_quiet(self) -> bool:
         """Whether that rule is loaded."""
-        return any(_is_quiet_rule(rule) for rule in self.rules())
+        return any(is_quiet_rule(rule) for rule in self.rules())
 
     def keyed_rules(self) -> list[str]:
         """The rules that carry our key."""
@@ -85,7 +85,7 @@ class KernelAudit:
     def remove_rules(self, *, but_quiet: bool = False) -> None:
         """Delete our rules, and nobody else's."""
         for rule in self.rules():
-            ours = f"key={KEY}" in rule.split() or (_is_quiet_rule(rule) and not but_quiet)
+            ours = f"key={KEY}" in rule.split() or (is_quiet_rule(rule) and not but_quiet)
             if ours:
                 self.control("-d", *shlex.split(rule)[1:])
 
@@ -140,5 +140,6 @@ class KernelAudit:
         return done
 
 
-def _is_quiet_rule(rule: str) -> bool:
+def is_quiet_rule(rule: str) -> bool:
+    """Whether a rule, as `auditctl -l` prints it, is the one that keeps audit off the workload."""
     return rule.startswith(("-a never,task", "-a task,never")) and QUIET_CONDITION in rule.split()

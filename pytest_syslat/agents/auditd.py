@@ -6,14 +6,13 @@ that is there already is used as it is, and what was changed is put back at the 
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 import time
 from pathlib import Path
 
 from pytest_syslat.agents.protocol import AgentError
-from pytest_syslat.kernel_audit import KEY, LOCKED, KernelAudit
+from pytest_syslat.kernel_audit import KEY, LOCKED, KernelAudit, is_quiet_rule
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
 from pytest_syslat.tools import find_tool
@@ -70,10 +69,10 @@ class Auditd:
         if status["enabled"] == LOCKED:
             raise AgentError("auditd: the audit rules are locked until the next reboot")
         for rule in self._audit.rules():
-            if re.fullmatch(r"-a (never,task|task,never)( -S all)?", rule):
+            if rule.startswith(("-a never,task", "-a task,never")) and not is_quiet_rule(rule):
                 raise AgentError(
-                    f"auditd: the host's own rule '{rule}' switches audit off for every task: "
-                    "remove it (auditctl -d never,task) and run again"
+                    f"auditd: the host's own rule '{rule}' switches audit off for tasks: "
+                    f"remove it (auditctl -d{rule.removeprefix('-a')}) and run again"
                 )
         self._policy_lines()
         self._audit.save_host()

@@ -272,16 +272,17 @@ class LocalTestbed:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         """Run a program to its end."""
-        popen = self._popen(
+        with self._popen(
             self._command(argv, role), env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        try:
-            stdout, stderr = popen.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise TimeLimit(f"{Path(argv[0]).name} did not end within {timeout_s:g} s") from error
-        finally:
-            if popen.returncode is None:
-                end_group(popen)
+        ) as popen:
+            try:
+                stdout, stderr = popen.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired as error:
+                program = Path(argv[0]).name
+                raise TimeLimit(f"{program} did not end within {timeout_s:g} s") from error
+            finally:
+                if popen.returncode is None:
+                    end_group(popen)
         return Completed(
             tuple(argv),
             popen.returncode,
