@@ -49,6 +49,16 @@ def _host_is_left_as_it_was(real_parts: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def host_before() -> Iterator[HostState]:
+    """The host as it was; put back even where the package fails to."""
+    with host_to_ourselves():
+        before = HostState.read()
+    yield before
+    with host_to_ourselves():
+        before.put_back()
+
+
+@pytest.fixture
 def testbed() -> Iterator[LocalTestbed]:
     """This host, for one test: it must be closed again before a run of its own can start."""
     testbed = opened()

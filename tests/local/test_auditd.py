@@ -37,14 +37,6 @@ GENEROUS = 5.0
 
 
 @pytest.fixture
-def host_before() -> Iterator[HostState]:
-    """Audit as the host had it; put back even where the package fails to."""
-    before = HostState.read()
-    yield before
-    before.put_back()
-
-
-@pytest.fixture
 def auditd(host_before: HostState, testbed: LocalTestbed) -> Iterator[Auditd]:
     """The agent, installed; removed at the latest when the test has ended."""
     agent = Auditd(testbed, ROOT)
@@ -233,7 +225,7 @@ def test_stray_rules_of_ours_do_not_stay_in_force(host_before: HostState, auditd
 
 
 @pytest.fixture
-def host_rule(request: pytest.FixtureRequest) -> Iterator[str]:
+def host_rule(request: pytest.FixtureRequest, testbed: LocalTestbed) -> Iterator[str]:
     """A rule of the host's administrator, as auditctl lists it."""
     options: tuple[str, ...] = request.param
     before = audit_rules()

@@ -160,15 +160,6 @@ def project(tmp_path: Path) -> Iterator[Project]:
     project.close()
 
 
-@pytest.fixture
-def host_before() -> Iterator[HostState]:
-    """The host as it was; put back even where the package fails to."""
-    with host_to_ourselves():
-        before = HostState.read()
-    yield before
-    before.put_back()
-
-
 @dataclass(frozen=True)
 class Finished:
     """A complete run with one block."""
@@ -408,7 +399,8 @@ def test_killed_run_is_swept_by_the_next(host_before: HostState, project: Projec
     assert interrupt_in_third_trial(project, signal.SIGKILL) == -signal.SIGKILL
     # Nothing goes on running by itself, though nobody was left to end it.
     wait_until(lambda: not marked_processes(), SETTLE_LIMIT_S, "all has ended with the run")
-    left = host_before.changes(HostState.read())
+    with host_to_ourselves():
+        left = host_before.changes(HostState.read())
     assert any(each.startswith("run_directories") for each in left)
     assert any(each.startswith("audit_rules") for each in left)
     expect_files_of_finished_trials(project)
