@@ -304,8 +304,7 @@ def child_with(argument: str) -> int:
     [found] = [
         pid
         for pid in _processes()
-        if _status(pid).get("PPid") == str(os.getpid())
-        and argument in Path(f"/proc/{pid}/cmdline").read_text()
+        if _status(pid).get("PPid") == str(os.getpid()) and argument in _command_line(pid)
     ]
     return found
 
@@ -441,11 +440,10 @@ def marked_processes() -> list[str]:
     for pid in _processes():
         try:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
+        except OSError:  # it has ended
             continue
         if mark in variables and pid != os.getpid():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-            found.append(f"{pid} {command.decode(errors='replace')[:120]}")
+            found.append(f"{pid} {_command_line(pid)[:120]}")
     zombies = [
         f"{pid} (a zombie)"
         for pid in _processes()
@@ -458,6 +456,14 @@ def _processes() -> list[int]:
     return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()]
 
 
+def _command_line(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "(ended)"
+    return b" ".join(words).decode(errors="replace")
+
+
 def _status(pid: int) -> dict[str, str]:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -466,12 +472,17 @@ def _status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _helper_files() -> frozenset[str]:
+def helper_path() -> Path:
+    """Where lmbench's lat_proc looks for the program that it executes."""
     helper = built_in_helper((find_lmbench(None) / "lat_proc").read_bytes())
     if helper is None:
-        return frozenset()
-    places = [helper, *helper.parents]
-    return frozenset(str(place) for place in places if place.exists())
+        raise AssertionError("lat_proc names no helper program")
+    return helper
+
+
+def _helper_files() -> frozenset[str]:
+    helper = helper_path()
+    return frozenset(str(place) for place in (helper, *helper.parents) if place.exists())
 
 
 def _listeners() -> frozenset[str]:

@@ -30,6 +30,7 @@ from .support import (
     HostState,
     audit_rules,
     changes_since,
+    helper_path,
     host_to_ourselves,
     marked_processes,
     wait_until,
@@ -395,7 +396,24 @@ def test_interrupted_run_keeps_its_files_and_cleans_up(
     expect_files_of_finished_trials(project)
 
 
-def test_killed_run_is_swept_by_the_next(host_before: HostState, project: Project) -> None:
+@pytest.fixture
+def no_helper() -> Iterator[None]:
+    """As on a host on which nobody has put lmbench's helper program in place yet."""
+    helper = helper_path()
+    aside = helper.with_name("hello.aside")
+    with host_to_ourselves():
+        existed = helper.exists()
+        if existed:
+            helper.rename(aside)
+    yield
+    if existed:
+        with host_to_ourselves():
+            aside.rename(helper)
+
+
+def test_killed_run_is_swept_by_the_next(
+    no_helper: None, host_before: HostState, project: Project
+) -> None:
     assert interrupt_in_third_trial(project, signal.SIGKILL) == -signal.SIGKILL
     # Nothing goes on running by itself, though nobody was left to end it.
     wait_until(lambda: not marked_processes(), SETTLE_LIMIT_S, "all has ended with the run")
