@@ -12,11 +12,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 TEST_LOG := .cache/test.log
 
-.PHONY: help bench test lint provision clean
+.PHONY: help bench test lint provision cluster cluster-down clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [ARGS="options for pytest"] [PYTHON=python3.X]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 
 # A shorter warm-up and fewer runs of openat than by default: it has 200,000 calls a trial even so.
 bench: provision $(READY) ## Measure what auditd costs on this host: about five minutes
@@ -46,6 +46,12 @@ lint: $(READY) ## Lint and type check
 
 provision: ## Install bpftrace, bpftool, lmbench and auditd where they are missing
 	@tools/provision.sh
+
+cluster: ## Start a Kubernetes of one node here, for tests: minutes at first, then seconds
+	@tools/cluster/cluster.sh up
+
+cluster-down: ## End that Kubernetes and put back what it changed; what was built stays
+	@tools/cluster/cluster.sh down
 
 clean: ## Remove all that make made here; measured results stay
 	rm -rf .venv .cache .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache build dist
