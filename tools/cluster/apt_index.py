@@ -4,6 +4,7 @@
 It has the layout of Debian's own (components, and a Release file), but no signature.
 """
 
+import email.utils
 import hashlib
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def main() -> None:
         sums.append(f" {sha256(index)} {index.stat().st_size} {index.relative_to(top)}")
     (top / "Release").write_text(
         f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\n"
+        f"Date: {email.utils.formatdate(usegmt=True)}\n"
         f"Components: {' '.join(COMPONENTS)}\nSHA256:\n" + "\n".join(sums) + "\n"
     )
 

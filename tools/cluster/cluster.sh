@@ -33,8 +33,6 @@ tools=$(dirname "$(readlink -f "$0")")
 . "$tools/host.sh"
 . "$tools/parts.sh"
 
-NICE=${SYSLAT_CLUSTER_NICE:+nice -n $SYSLAT_CLUSTER_NICE}
-
 # --- Building -----------------------------------------------------------------------------------
 
 check_machine() {
@@ -79,23 +77,27 @@ finish_jobs() {
 }
 
 make_programs() {
+    [ -z "${SYSLAT_CLUSTER_NICE:-}" ] || renice -n "$SYSLAT_CLUSTER_NICE" -p "$BASHPID"
     once programs compile_kubernetes "$here"/{compile.sh,multicall.go,pause.go}
 }
 
 make_the_images() {
     once tree unpack_programs "$here/packages.sh"
-    once images make_images "$here"/{images.sh,workshop.sh,apt_index.py,image_archive.py} \
-        "$project"/images/*
+    once plain make_plain_image "$here"/{images.sh,apt_index.py,image_archive.py}
+    once bench make_bench_image "$here/build_image.sh" "$built/plain" "$project"/images/*
 }
 
 build() {
     declare -A jobs_begun=()
     mkdir -p "$logs"
     trap end_jobs EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     in_background programs make_programs
     in_background images make_the_images
     finish_jobs
-    trap - EXIT
+    trap - EXIT HUP INT TERM
     once pause make_pause_image "$bin/pause" "$here/image_archive.py"
 }
 
@@ -112,7 +114,7 @@ node_ready() {
 }
 
 accounts_ready() {
-    kubectl -n default get serviceaccount default -o 'jsonpath={.secrets[0].name}' | grep -q .
+    [ -n "$(kubectl -n default get serviceaccount default -o 'jsonpath={.secrets[0].name}')" ]
 }
 
 is_up() {
@@ -152,12 +154,6 @@ start_all() {
     wait_for 60 controller-manager accounts_ready
 }
 
-# What a restart of the machine has left of a cluster is thrown away.
-forget_if_restarted() {
-    [ ! -e "$run/boot" ] || [ "$(cat "$run/boot")" = "$(cat /proc/sys/kernel/random/boot_id)" ] ||
-        rm -rf --one-file-system "$run"
-}
-
 tell() {
     kubectl get nodes
     printf 'export KUBECONFIG=%s\n' "$kubeconfig"
@@ -167,7 +163,9 @@ up() {
     if is_up; then
         say 'up already'
     else
-        forget_if_restarted
+        # Without its keeper, what is left of a cluster cannot be joined any more. After a
+        # restart of the machine, nothing but files is left.
+        running keeper || end_cluster
         build
         say 'starting'
         start_all
@@ -177,10 +175,15 @@ up() {
 
 # --- Ending -------------------------------------------------------------------------------------
 
-down() {
+end_cluster() {
+    [ -e "$run" ] || return 0
     kill_all
     restore_host
     rm -rf --one-file-system "$run" "$kubeconfig"
+}
+
+down() {
+    if [ -e "$run" ]; then end_cluster && say 'down'; else say 'down already'; fi
 }
 
 reset() {

@@ -12,9 +12,9 @@ compile_kubernetes() {
         cp "$here/multicall.go" cmd/multicall/main.go
         cp "$here/pause.go" "$work/pause/main.go"
         say 'compiling Kubernetes: some minutes'
-        $NICE go build -ldflags '-s -w' -o "$work/out/pause" "$work/pause/main.go"
+        go build -ldflags '-s -w' -o "$work/out/pause" "$work/pause/main.go"
         generate_openapi "$work"
-        $NICE go build -tags 'providerless dockerless' -ldflags "-s -w $(version_settings)" \
+        go build -tags 'providerless dockerless' -ldflags "-s -w $(version_settings)" \
             -o "$work/out/multicall" ./cmd/multicall
     )
     mkdir -p "$bin"

@@ -13,7 +13,7 @@ COVERED='/run/containerd /run/netns /var/lib/cni /var/lib/kubelet /var/log/conta
 save_host() {
     [ ! -e "$run/saved" ] || return 0
     local name directory
-    ! pod_cgroups | grep -q . ||
+    [ -z "$(pod_cgroups -name cgroup.procs -exec cat {} +)" ] ||
         die "another Kubernetes runs on this machine: set KUBECONFIG to use that one"
     [ ! -e "/run/netns/$network" ] ||
         die "there is a network namespace $network already: end the cluster that it belongs to \
@@ -68,21 +68,22 @@ restore_host() {
     done
 }
 
-# Kubernetes' and containerd's cgroups stand at the top of each hierarchy.
+# pod_cgroups [CONDITION...]: Kubernetes' and containerd's cgroups stand at the top of each
+# hierarchy. Print these, or what the conditions say of the files in them.
 pod_cgroups() {
-    find /sys/fs/cgroup -maxdepth 2 -type d \( -name kubepods -o -name k8s.io \)
+    local directory
+    for directory in /sys/fs/cgroup/{,*/}{kubepods,k8s.io}; do
+        [ ! -d "$directory" ] || find "$directory" -depth "$@"
+    done
 }
 
 remove_cgroups() {
     local deadline=$((SECONDS + 10)) name
-    # The kernel needs a moment to let go of those that ended.
-    while pod_cgroups | grep -q .; do
-        pod_cgroups | while read -r name; do
-            find "$name" -depth -type d -exec rmdir {} \; 2>/dev/null || true
-        done
-        pod_cgroups | grep -q . || break
-        [ "$SECONDS" -lt "$deadline" ] || die "cannot remove $(pod_cgroups | paste -s -d ' ')"
-        sleep 0.2
+    # The kernel needs a moment to let go of processes that ended.
+    while [ -n "$(pod_cgroups -type d)" ]; do
+        pod_cgroups -type d -exec rmdir {} \; 2>/dev/null || true
+        [ "$SECONDS" -lt "$deadline" ] ||
+            die "cannot remove $(pod_cgroups -type d | paste -s -d ' ')"
     done
     # On pure version 2, runc may have enabled controllers at the top.
     [ -s "$run/controllers" ] || return 0

@@ -11,8 +11,9 @@ make_root() {
     rm -rf "$work_images"
     private_apt_for "$work_images" "$suite" 'main non-free'
     grep -E '^Acquire::' "$work_images/apt.conf" >"$work_images/acquire.conf"
-    # Its mounts go away with a namespace of its own. It looks for a helper in PATH.
-    PATH=$tree/usr/bin:$PATH unshare --mount mmdebstrap --quiet --mode=root --variant=minbase \
+    # Its mounts and processes end with namespaces of its own. It looks for a helper in PATH.
+    PATH=$tree/usr/bin:$PATH unshare --mount --pid --fork --mount-proc --kill-child \
+        mmdebstrap --quiet --mode=root --variant=minbase \
         --aptopt="$work_images/acquire.conf" \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-include=/usr/share/doc/*/copyright' \
@@ -53,35 +54,28 @@ make_repository() {
     mv "$new" "$repository"
 }
 
-# in_workshop COMMAND...: run it in namespaces of its own, in which the packages are served as
-# they are in the cluster. When it ends, all mounts and processes of it are gone.
-in_workshop() {
-    NODE_ADDRESS=$node_address PORT=$repository_port REPOSITORY=$repository \
-        unshare --mount --net --pid --fork --mount-proc --kill-child \
-        "$here/workshop.sh" "$@"
-}
-
-make_bench() {
-    local root=$work_images/bench
-    say 'installing the tools into the image'
-    rm -rf "$root"
-    cp -a "$work_images/root" "$root"
-    cp "$project/images/install-tools.sh" "$root/usr/local/sbin/"
-    in_workshop chroot "$root" /usr/local/sbin/install-tools.sh all
-}
-
-make_images() {
+make_plain_image() {
     make_root
     make_repository
-    make_bench
-    say 'packing the images'
-    mkdir -p "$images" "$work_images/pause"
+    mkdir -p "$images"
     python3 "$here/image_archive.py" "$plain_image" "$work_images/root" "$work_images/plain.tar" \
         '{"Cmd": ["bash"]}'
-    python3 "$here/image_archive.py" "$bench_image" "$work_images/bench" \
-        "$work_images/bench.tar" '{"Cmd": ["bash"]}'
-    mv "$work_images"/*.tar "$images"
+    mv "$work_images/plain.tar" "$images"
     rm -rf "$work_images"
+}
+
+# The plugin's own image, from its Dockerfile. Debian's buildah needs no daemon.
+make_bench_image() {
+    local work=$cache/work.bench
+    say "building the plugin's image"
+    rm -rf "$work"
+    mkdir -p "$work/tmp"
+    # In namespaces of its own: all its mounts and processes end with it.
+    TMPDIR=$work/tmp unshare --mount --net --pid --fork --mount-proc --kill-child \
+        "$here/build_image.sh" "$work" "$tree" "$repository" "$node_address" "$repository_port" \
+        "$images/plain.tar" "$project" "$bench_image"
+    mv "$work/bench.tar" "$images"
+    rm -rf "$work"
 }
 
 make_pause_image() {

@@ -49,14 +49,19 @@ END
 
 apt_in() { APT_CONFIG=$1/apt.conf "${@:2}"; }
 
+# What runs the cluster, what makes the images, and the libraries of that.
+PACKAGES='containerd runc etcd-server containernetworking-plugins kubernetes-client
+    mmdebstrap
+    buildah golang-github-containers-common libassuan0 libdevmapper1.02.1 libgpgme11 libsubid4'
+
 unpack_programs() {
     local work=$cache/work.packages package
     say 'downloading Debian packages'
     rm -rf "$work" "$tree"
     private_apt_for "$work" bookworm main
     mkdir "$work/packages" "$work/tree"
-    (cd "$work/packages" && apt_in "$work" apt-get -q download containerd runc etcd-server \
-        containernetworking-plugins kubernetes-client mmdebstrap) ||
+    # shellcheck disable=SC2086  # these are several names
+    (cd "$work/packages" && apt_in "$work" apt-get -q download $PACKAGES) ||
         die "apt-get download failed: check the network; see $logs"
     for package in "$work"/packages/*.deb; do dpkg -x "$package" "$work/tree"; done
     mkdir -p "$bin"

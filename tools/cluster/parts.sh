@@ -8,9 +8,7 @@ mark=SYSLAT_CLUSTER_PART
 PARTS='keeper repository etcd containerd apiserver controller-manager scheduler kubelet relay'
 
 # marked PID PART: is the process this part of this cluster?
-marked() {
-    tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -qxF "$mark=$run:$2"
-}
+marked() { grep -qszxF "$mark=$run:$2" "/proc/$1/environ"; }
 
 pid_of() { cat "$run/$1.pid" 2>/dev/null; }
 
@@ -120,8 +118,10 @@ start_relay() {
     wait_for 10 relay bash -c "exec 4<>/dev/tcp/127.0.0.1/$relay_port"
 }
 
-# start PART: unless it runs.
-start() { running "$1" || "start_$1"; }
+# start PART: unless it runs. One that was only held up goes on.
+start() {
+    if running "$1"; then kill -CONT "$(pid_of "$1")"; else "start_$1"; fi
+}
 
 # end PART: ask it to end, and make it end after 5 s.
 end() {
@@ -142,10 +142,7 @@ end() {
 # Print the number of every process that belongs to this cluster, those in pods excepted: they
 # have an environment of their own.
 marked_processes() {
-    local file
-    for file in /proc/[0-9]*/environ; do
-        ! grep -qszF "$mark=$run:" "$file" || basename "${file%/environ}"
-    done
+    grep -lszF "$mark=$run:" /proc/[0-9]*/environ | cut -d / -f 3
 }
 
 # Print the number of every process in our pods. A container's cgroup is named after it, and our
@@ -154,8 +151,8 @@ pod_processes() {
     local directory
     for directory in "$run"/containerd-state/io.containerd.runtime.v2.task/k8s.io/*/; do
         [ -d "$directory" ] || continue
-        find /sys/fs/cgroup -depth -type d -name "$(basename "$directory")" \
-            -exec sh -c 'find "$1" -name cgroup.procs -exec cat {} +' - {} \; 2>/dev/null
+        find /sys/fs/cgroup -path "*/$(basename "$directory")/*" -name cgroup.procs \
+            -exec cat {} + 2>/dev/null
     done | sort -u
 }
 
@@ -165,8 +162,8 @@ kill_all() {
     local tries pids
     for ((tries = 0; tries < 100; tries++)); do
         # The kubelet must not start again what is ended here, so the marked come first.
-        pids="$(marked_processes) $(pod_processes)"
-        [ -n "${pids// /}" ] || return 0
+        pids="$(marked_processes || true) $(pod_processes || true)"
+        [ -n "${pids//[[:space:]]/}" ] || return 0
         # shellcheck disable=SC2086  # these are several numbers
         kill -KILL $pids 2>/dev/null || true
         sleep 0.1
