@@ -14,16 +14,18 @@ COMPONENTS = ("main", "non-free")
 
 
 def sha256(path: Path) -> str:
+    """Return the sum of a file's contents."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def output(*command: str) -> str:
+    """Return what a command prints; fail when it fails."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def stanza(archive: Path, package: Path) -> tuple[str, str]:
-    """The component that a package belongs to, and what the index says about it."""
+    """Return the component that a package belongs to, and its entry in the index."""
     control = output("dpkg-deb", "--field", str(package)).strip()
     section = next(
         (line.split(":")[1].strip() for line in control.splitlines() if line.startswith("Section")),
@@ -39,6 +41,7 @@ def stanza(archive: Path, package: Path) -> tuple[str, str]:
 
 
 def main() -> None:
+    """Index one archive."""
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     archive, suite = Path(sys.argv[1]), sys.argv[2]

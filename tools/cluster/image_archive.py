@@ -28,6 +28,7 @@ def pack_layer(directory: str, layer: Path) -> str:
 
 
 def main() -> None:
+    """Pack one image."""
     if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
     name, directory, archive = sys.argv[1:4]

@@ -17,11 +17,13 @@ CLONE_NEWNET = 0x40000000
 
 
 def address(text: str) -> tuple[str, int]:
+    """Split HOST:PORT."""
     host, _, port = text.rpartition(":")
     return host, int(port)
 
 
 def enter(path: str) -> None:
+    """Move this process into the network namespace that a file stands for."""
     libc = ctypes.CDLL(None, use_errno=True)
     namespace = os.open(path, os.O_RDONLY)
     if libc.setns(namespace, CLONE_NEWNET) != 0:
@@ -40,6 +42,8 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def serve(listener: socket.socket, target: tuple[str, int]) -> None:
+    """Pass on every connection until the process is ended."""
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
         try:
@@ -68,6 +72,7 @@ async def serve(listener: socket.socket, target: tuple[str, int]) -> None:
 
 
 def main() -> None:
+    """Listen here, then move, then pass on."""
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
