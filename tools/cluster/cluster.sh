@@ -103,7 +103,9 @@ build() {
 
 # --- Starting -----------------------------------------------------------------------------------
 
-kubectl() { "$bin/kubectl" --kubeconfig "$kubeconfig" --request-timeout 10s "$@"; }
+kubectl() {
+    "$bin/kubectl" --kubeconfig "$kubeconfig" --cache-dir "$run/kubectl" --request-timeout 10s "$@"
+}
 
 api_answers() { kubectl get --raw /readyz; }
 
@@ -233,27 +235,32 @@ part() {
     running keeper || die 'the cluster is not up: make cluster'
 }
 
-case ${1:-} in
-    up | build | down | reset)
-        check_machine
-        lock
-        "$1"
-        ;;
-    status) status ;;
-    start | stop | restart)
-        part "${2:-}"
-        lock
-        [ "$1" = start ] || end "$2"
-        [ "$1" = stop ] || start "$2"
-        ;;
-    enter)
-        running keeper || die 'the cluster is not up: make cluster'
-        shift
-        enter "$@"
-        ;;
-    -h | --help | '') usage ;;
-    *)
-        usage
-        die "unknown command $1"
-        ;;
-esac
+main() {
+    case ${1:-} in
+        up | build | down | reset)
+            check_machine
+            lock
+            "$1"
+            ;;
+        status) status ;;
+        start | stop | restart)
+            part "${2:-}"
+            lock
+            [ "$1" = start ] || end "$2"
+            [ "$1" = stop ] || start "$2"
+            ;;
+        enter)
+            running keeper || die 'the cluster is not up: make cluster'
+            shift
+            enter "$@"
+            ;;
+        -h | --help | '') usage ;;
+        *)
+            usage
+            die "unknown command $1"
+            ;;
+    esac
+}
+
+# On one line: bash reads a script as it goes along, and somebody may change this one meanwhile.
+main "$@"; exit

@@ -9,10 +9,11 @@ make_root() {
     local root=$work_images/root
     say "making a root file system of Debian $suite"
     rm -rf "$work_images"
+    mkdir -p "$work_images/tmp"
     private_apt_for "$work_images" "$suite" 'main non-free'
     grep -E '^Acquire::' "$work_images/apt.conf" >"$work_images/acquire.conf"
     # Its mounts and processes end with namespaces of its own. It looks for a helper in PATH.
-    PATH=$tree/usr/bin:$PATH unshare --mount --pid --fork --mount-proc --kill-child \
+    TMPDIR=$work_images/tmp PATH=$tree/usr/bin:$PATH unshare --mount --pid --fork --mount-proc --kill-child \
         mmdebstrap --quiet --mode=root --variant=minbase \
         --aptopt="$work_images/acquire.conf" \
         --dpkgopt='path-exclude=/usr/share/doc/*' \

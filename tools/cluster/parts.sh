@@ -32,8 +32,8 @@ wait_for() {
 begin() {
     local part=$1
     shift
-    mkdir -p "$run/logs"
-    env "$mark=$run:$part" setsid "$@" >>"$run/logs/$part.log" 2>&1 </dev/null 3>&- 9>&- &
+    mkdir -p "$run/logs" "$run/tmp"
+    env "$mark=$run:$part" TMPDIR="$run/tmp" setsid "$@" >>"$run/logs/$part.log" 2>&1 </dev/null 3>&- 9>&- &
     echo $! >"$run/$part.pid"
     # It has its mark once it has begun to be another program than this shell.
     while kill -0 $! 2>/dev/null && ! marked $! "$part"; do sleep 0.01; done
