@@ -19,8 +19,9 @@ from pathlib import Path
 
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.testbeds.local import LocalTestbed, choose_core, usable_cores
+from pytest_syslat.tools import find_lmbench
 from pytest_syslat.tracer import Tracer
-from pytest_syslat.workload import Workload, find_lmbench
+from pytest_syslat.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 10

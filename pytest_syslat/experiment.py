@@ -25,14 +25,13 @@ from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
+from pytest_syslat.rig import Rig
 from pytest_syslat.settings import Settings
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
-from pytest_syslat.tcp_server import TcpServer
-from pytest_syslat.testbeds.protocol import Testbed, TestbedError
-from pytest_syslat.tracer import Tracer
+from pytest_syslat.testbeds.protocol import TestbedError
 from pytest_syslat.trial import Bench, Trial
-from pytest_syslat.workload import Workload, find_lmbench
+from pytest_syslat.workload import WorkloadError
 
 LATER_WARMUP_SHARE = 0.1
 
@@ -51,7 +50,7 @@ class Progress(Protocol):
 
 
 class Experiment:
-    """Owns testbed, arms and results of a session."""
+    """Owns arms and results of a session."""
 
     def __init__(
         self,
@@ -61,9 +60,8 @@ class Experiment:
         selected: Collection[TrialKey],
         judged: Collection[Cell],
         factories: Mapping[str, AgentFactory],
-        testbed: Testbed,
+        rig: Rig,
         claim_directory: Callable[[], Path],
-        rootdir: Path,
         progress: Progress,
     ) -> None:
         self.settings = settings
@@ -77,14 +75,13 @@ class Experiment:
         self._claim_directory = claim_directory
         self._selected = set(selected)
         self._judged = set(judged)
-        self._testbed = testbed
-        self._rootdir = rootdir
+        self._rig = rig
+        self._testbed = rig.testbed
         self._progress = progress
-        self._audit = KernelAudit(testbed)
-        self._arms = Arms(testbed, factories, rootdir)
+        self._audit = KernelAudit(rig.testbed)
+        self._arms = Arms(rig.testbed, factories, rig.rootdir)
+        self._audit_is_open = False
         self._bench: Bench | None = None
-        self._server: TcpServer | None = None
-        self._workload: Workload | None = None
         self._warmed: set[str] = set()
         self._repeated_blocks: set[int] = set()
         self._results: dict[Cell, CellResult] | None = None
@@ -93,17 +90,20 @@ class Experiment:
         """Put everything in place.
 
         Raises:
-            TestbedError, WorkloadError, TracerError, AgentError, DirectoryProblem: One line for
-                the user.
+            TestbedError, ToolMissing, WorkloadError, TracerError, AgentError, DirectoryProblem:
+                One line for the user.
         """
-        tracer = Tracer(self._testbed, self._rootdir, self.settings.tracer)
-        self._workload = Workload(self._testbed, find_lmbench(self.settings.lmbench_dir))
-        self._server = TcpServer(self._testbed)
-        self._server.start()
+        rig = self._rig
         self._bench = Bench(
-            self.settings, self._testbed, self._workload, tracer, self._server, self._audit
+            self.settings,
+            testbed=rig.testbed,
+            tracer=rig.tracer,
+            server=rig.server,
+            workload=rig.workload,
+            audit=self._audit,
         )
         if self._audit.available:
+            self._audit_is_open = True
             self._audit.open()
         else:
             self.warnings.append(
@@ -112,7 +112,7 @@ class Experiment:
             )
         self._arms.prepare()
         facts = collect_sysinfo(
-            self._testbed, self._workload, tracer, self._arms.versions(), self.settings
+            rig.testbed, rig.workload, rig.tracer, self._arms.versions(), self.settings
         )
         # Last, so that a start which fails does not move an earlier run's files.
         self.record = RunRecord(self._claim_directory())
@@ -120,17 +120,11 @@ class Experiment:
         self._progress.opened(facts)
 
     def close(self) -> list[str]:
-        """Write the last files and remove all that was made; what is left behind is returned."""
+        """Write the last files and remove agents and rules; what is left behind is returned."""
         left = self._arms.close()
-        for part in (
-            self._audit.close if self._audit.available else None,
-            self._server.stop if self._server else None,
-            self._workload.close if self._workload else None,
-            self._testbed.close,
-        ):
+        if self._audit_is_open:
             try:
-                if part is not None:
-                    part()
+                self._audit.close()
             except (TestbedError, OSError) as error:
                 left.append(str(error))
         if self.record is None:
@@ -241,6 +235,11 @@ class Experiment:
             self._progress.trial_step(key, name, number, total)
 
         try:
+            self._rig.renew()
+        except (TestbedError, WorkloadError) as error:
+            trial = self._not_measured(key, invalid("testbed-failed", str(error)))
+            return self._finished(trial, attempt, number, total)
+        try:
             self._switch_to(key.arm, step)
         except (AgentError, TestbedError) as error:
             trial = self._not_measured(key, invalid("agent-not-ready", str(error)))
@@ -251,6 +250,9 @@ class Experiment:
             not_idle = self._arms.not_idle()
             if not_idle:
                 trial = trial.with_finding(invalid("other-arm-active", not_idle))
+        return self._finished(trial, attempt, number, total)
+
+    def _finished(self, trial: Trial, attempt: int, number: int, total: int) -> Trial:
         trial = trial.with_attempt(attempt)
         self._progress.trial_done(trial, number, total, self._left_s(trial))
         return trial
@@ -268,13 +270,12 @@ class Experiment:
 
     def _warm_up(self, seconds: float, step: Step) -> None:
         """Unrecorded load: caches, buffers and the agent itself come to their steady state."""
-        assert self._workload is not None
         step(f"warming up {seconds:g} s")
         deadline = time.monotonic() + seconds
         names = sorted({key.syscall for key in self.plan.order})
         while time.monotonic() < deadline:
             for name in names:
-                self._workload.run(SYSCALLS[name])
+                self._rig.workload.run(SYSCALLS[name])
 
     def _not_measured(self, key: TrialKey, finding: Finding) -> Trial:
         return Trial(

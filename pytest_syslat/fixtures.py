@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -11,7 +12,14 @@ if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell, CellResult
     from pytest_syslat.plan import TrialKey
+    from pytest_syslat.rig import Rig
+    from pytest_syslat.tcp_server import TcpServer
+    from pytest_syslat.testbeds.protocol import Testbed
+    from pytest_syslat.tracer import Tracer
     from pytest_syslat.trial import Trial
+    from pytest_syslat.workload import Workload
+
+Part = TypeVar("Part")
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +41,88 @@ def syslat_experiment(pytestconfig: pytest.Config) -> Experiment:
         )
     experiment: Experiment = ours.experiment
     return experiment
+
+
+@pytest.fixture(scope="session")
+def syslat_rig(pytestconfig: pytest.Config) -> Iterator[Rig]:
+    """Testbed, tracer, workload and server of this session; put in place on first use."""
+    from pytest_syslat.plugin import SESSION, XDIST_REFUSED
+    from pytest_syslat.session import SyslatSession
+
+    if hasattr(pytestconfig, "workerinput"):
+        pytest.fail(XDIST_REFUSED, pytrace=False)
+    if SESSION not in pytestconfig.stash:
+        pytestconfig.stash[SESSION] = SyslatSession(pytestconfig)
+    ours = pytestconfig.stash[SESSION]
+    if ours.rig is not None:
+        yield ours.rig
+        return
+    with contextlib.ExitStack() as cleanup:
+        try:
+            rig = cleanup.enter_context(ours.provisioned())
+        except pytest.UsageError as problem:
+            pytest.fail(str(problem), pytrace=False)
+        yield rig
+
+
+def _part(make: Callable[[], Part]) -> Part:
+    """A part of the rig; the test fails with one line if it cannot be had."""
+    from pytest_syslat.testbeds.protocol import TestbedError
+    from pytest_syslat.tools import ToolMissing
+    from pytest_syslat.tracer import TracerError
+    from pytest_syslat.workload import WorkloadError
+
+    try:
+        return make()
+    except (TestbedError, ToolMissing, TracerError, WorkloadError) as problem:
+        pytest.fail(str(problem), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def testbed(syslat_rig: Rig) -> Testbed:
+    """The node that is measured: runs programs in a role and reads files there.
+
+    Example:
+        def test_kernel(testbed):
+            assert testbed.run(["uname", "-r"], role=Role.NODE, timeout_s=5).stdout >= "5.8"
+    """
+    return syslat_rig.testbed
+
+
+@pytest.fixture(scope="session")
+def tracer(syslat_rig: Rig) -> Tracer:
+    """bpftrace on the node.
+
+    Example:
+        def test_opens(tracer, workload):
+            tracing = tracer.attach(SYSCALLS["openat"])
+            tracing.begin()
+            workload.run(SYSCALLS["openat"])
+            trace, log, stderr = tracing.stop()
+    """
+    return _part(lambda: syslat_rig.tracer)
+
+
+@pytest.fixture(scope="session")
+def workload(syslat_rig: Rig) -> Workload:
+    """lmbench on the node, pinned to the measured core.
+
+    Example:
+        def test_cost_of_open(workload):
+            assert workload.run(SYSCALLS["openat"]).us_per_op < 5
+    """
+    return _part(lambda: syslat_rig.workload)
+
+
+@pytest.fixture(scope="session")
+def tcp_server(syslat_rig: Rig) -> TcpServer:
+    """The server that lat_connect dials; listening.
+
+    Example:
+        def test_connect(tcp_server, workload):
+            assert workload.run(SYSCALLS["connect"]).complaint is None
+    """
+    return _part(lambda: syslat_rig.server)
 
 
 def _set_properties(request: pytest.FixtureRequest, properties: list[tuple[str, object]]) -> None:

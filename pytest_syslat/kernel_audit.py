@@ -20,7 +20,7 @@ from pytest_syslat.testbeds.protocol import (
     Testbed,
     TestbedError,
 )
-from pytest_syslat.tools import Tool, find_tool
+from pytest_syslat.tools import Tool
 
 QUIET_CONDITION = f"gid={WORKLOAD_GROUP}"
 QUIET_RULE = ("never,task", "-F", QUIET_CONDITION)
@@ -41,7 +41,7 @@ class KernelAudit:
 
     def __init__(self, testbed: Testbed) -> None:
         self._testbed = testbed
-        self._auditctl: Tool | None = find_tool("auditctl")
+        self._auditctl: Tool | None = testbed.find_tool("auditctl")
 
     @property
     def available(self) -> bool:
@@ -62,6 +62,15 @@ class KernelAudit:
         """Remove our rules and put the host's state back; raises AuditError."""
         self.remove_rules()
         self.restore_host()
+
+    def clean(self) -> list[str]:
+        """Remove what a killed run left, and return what it was; raises AuditError."""
+        before = self.rules()
+        changed = self._testbed.state(SAVED_STATE, role=Role.NODE) is not None
+        self.close()
+        left = self.rules()
+        removed = [f"audit rule '{rule}'" for rule in before if rule not in left]
+        return removed + (["changes to the audit switch and backlog"] if changed else [])
 
     def quieten(self) -> None:
         """Swap all our rules for the one that keeps audit off the workload."""
@@ -93,18 +102,18 @@ class KernelAudit:
         """Remember the host's switch and backlog before they are changed."""
         status = self.status()
         kept = {name: status[name] for name in ("enabled", "backlog_limit")}
-        self._testbed.write(SAVED_STATE, json.dumps(kept).encode())
+        self._testbed.write(SAVED_STATE, json.dumps(kept).encode(), role=Role.NODE)
 
     def restore_host(self) -> None:
         """Put back what was saved, by this run or by one that was killed; delete its rules."""
         try:
-            saved = json.loads(self._testbed.read(SAVED_STATE))
+            saved = json.loads(self._testbed.read(SAVED_STATE, role=Role.NODE))
         except (TestbedError, ValueError):
             return
         self.remove_rules()
         self.control("-b", str(saved["backlog_limit"]))
         self.control("-e", str(saved["enabled"]))
-        self._testbed.run(["rm", "-f", str(SAVED_STATE)], role=Role.NODE, timeout_s=COMMAND_LIMIT_S)
+        self._testbed.remove(SAVED_STATE, role=Role.NODE)
 
     def rules(self) -> list[str]:
         """All rules of the host, as `auditctl -l` prints them."""

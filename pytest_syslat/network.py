@@ -1,8 +1,8 @@
-"""The TCP counters of the workload's network namespace, read before and after a trial."""
+"""The TCP counters of server and workload, read before and after a trial."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
 
@@ -13,7 +13,7 @@ COUNTER_FILES = ("/proc/net/netstat", "/proc/net/sockstat", "/proc/net/tcp", "/p
 
 @dataclass(frozen=True, slots=True)
 class TcpCounters:
-    """Counters of the network namespace since it was made, and its sockets of the moment."""
+    """Counters of a network namespace since it was made, and its sockets of the moment."""
 
     listen_overflows: int
     listen_drops: int
@@ -24,12 +24,26 @@ class TcpCounters:
 
 
 def read_tcp_counters(testbed: Testbed, port: int) -> TcpCounters:
-    """Read the counters where the server runs; raises TestbedError."""
+    """Read each counter where it moves; raises TestbedError.
+
+    Server and workload share a network namespace on a host and have one each in pods: an overflow
+    is counted by the server, a repeated SYN by the client, and TIME_WAIT by whoever closed first.
+    """
+    server = _read_counters_of(Role.SERVER, testbed, port)
+    client = _read_counters_of(Role.WORKLOAD, testbed, port)
+    return replace(
+        server,
+        syn_retransmits=client.syn_retransmits,
+        time_wait=max(server.time_wait, client.time_wait),
+    )
+
+
+def _read_counters_of(role: Role, testbed: Testbed, port: int) -> TcpCounters:
     # /proc/net is that of the reader's namespace, so a reader is run there. IPv6 may be off.
     shown = testbed.run(
         ["sh", "-c", 'for file; do echo "== $file"; cat "$file" 2>/dev/null; done', "sh"]
         + list(COUNTER_FILES),
-        role=Role.SERVER,
+        role=role,
         timeout_s=READ_LIMIT_S,
     )
     parts = dict(part.split("\n", 1) for part in shown.stdout.split("== ")[1:])

@@ -100,7 +100,9 @@ def _add(
 
 def _bpftool(testbed: Testbed, kind: str) -> list[dict[str, Any]] | None:
     try:
-        shown = testbed.run(["bpftool", "-j", kind, "show"], role=Role.NODE, timeout_s=LIST_LIMIT_S)
+        shown = testbed.run(
+            ["bpftool", "-j", kind, "show"], role=Role.TRACER, timeout_s=LIST_LIMIT_S
+        )
         entries = json.loads(shown.stdout or "[]") if shown.ok else None
     except (TestbedError, ValueError):
         return None
@@ -118,9 +120,10 @@ def _ftrace_events(testbed: Testbed) -> list[str] | None:
 
 def _comm(testbed: Testbed, pid: int) -> str:
     try:
-        return testbed.read(Path(f"/proc/{pid}/comm")).decode(errors="replace").strip()
+        name = testbed.read(Path(f"/proc/{pid}/comm"), role=Role.NODE)
     except TestbedError:
         return "a process that has ended"
+    return name.decode(errors="replace").strip()
 
 
 def placement_of_next(holders: list[Holder] | None) -> Placement:

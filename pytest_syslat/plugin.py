@@ -86,6 +86,17 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(XDIST_REFUSED)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Under `--syslat-clean`, remove what earlier runs left, and end."""
+    if not given_on_command_line(config) or not read_settings(config, None).clean:
+        return None
+    from pytest_syslat.session import clean
+
+    clean(config)
+    return int(pytest.ExitCode.OK)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize tests that ask for a trial or a cell."""
     from pytest_syslat.selection import parametrize, uses_syslat, without_item
@@ -181,7 +192,7 @@ def pytest_terminal_summary(
 ) -> None:
     """Print the table, the warnings and where the files are."""
     ours = config.stash.get(SESSION, None)
-    if ours is not None and ours.experiment is not None:
+    if ours is not None and (ours.experiment is not None or ours.rig is not None):
         from pytest_syslat.report.terminal import write_summary
 
         write_summary(terminalreporter, ours)

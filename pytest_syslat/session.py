@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell
     from pytest_syslat.plan import TrialKey
+    from pytest_syslat.rig import Rig
     from pytest_syslat.testbeds.protocol import Testbed
 
+Made = TypeVar("Made")
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -52,8 +53,10 @@ class SyslatSession:
         self.cells: list[Cell] = []
         self.trial_nodeids: set[str] = set()
         self.experiment: Experiment | None = None
+        self.rig: Rig | None = None
         self.warnings: list[str] = []
         self.left_behind: list[str] = []
+        self.kept: list[str] = []
         self.directory_note: str | None = None
 
     def plan(self, items: list[pytest.Item]) -> None:
@@ -74,43 +77,67 @@ class SyslatSession:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Everything in place within, everything removed after; raises pytest.UsageError."""
+        """The experiment is in place within and removed after; raises pytest.UsageError."""
+        with self._in_place(self._open_experiment) as self.experiment:
+            yield
+
+    @contextlib.contextmanager
+    def provisioned(self) -> Iterator[Rig]:
+        """A rig alone, for tests that measure by themselves; raises pytest.UsageError."""
+        with self._in_place(self._open_rig) as self.rig:
+            yield self.rig
+
+    @contextlib.contextmanager
+    def _in_place(self, make: Callable[[contextlib.ExitStack], Made]) -> Iterator[Made]:
+        """Everything in place within, everything removed after."""
         from pytest_syslat.agents.protocol import AgentError
         from pytest_syslat.results import DirectoryProblem
-        from pytest_syslat.testbeds.local import LocalTestbed, choose_core, usable_cores
         from pytest_syslat.testbeds.protocol import TestbedError
+        from pytest_syslat.tools import ToolMissing
         from pytest_syslat.tracer import TracerError
         from pytest_syslat.workload import WorkloadError
 
-        core, warning = choose_core(self.settings.pin_core, usable_cores())
-        if warning:
-            self.warnings.append(f"--syslat-pin-core: {warning}")
         with _ended_like_ctrl_c(), contextlib.ExitStack() as cleanup:
             try:
-                testbed = LocalTestbed(core=core, run_id=uuid.uuid4().hex[:8])
-                cleanup.callback(testbed.close)
-                experiment = self._experiment(testbed)
-                cleanup.callback(self._close, experiment)
-                experiment.open()
-            except (TestbedError, WorkloadError, TracerError, AgentError) as error:
+                made = make(cleanup)
+            except (TestbedError, ToolMissing, WorkloadError, TracerError, AgentError) as error:
                 problem = str(error)
             except DirectoryProblem as error:
                 problem = f"--syslat-result-dir: {error}"
             else:
-                self.experiment = experiment
-                yield
+                yield made
                 return
             # Removed before it is told, so that what could not be removed is told with it.
             cleanup.close()
             raise pytest.UsageError("; left behind: ".join([problem, *self.left_behind]))
 
-    def _experiment(self, testbed: Testbed) -> Experiment:
+    def _open_rig(self, cleanup: contextlib.ExitStack) -> Rig:
+        from pytest_syslat.rig import Rig
+
+        rig = Rig(self._open_testbed(cleanup), self.settings, self.config.rootpath)
+        cleanup.callback(self._close, rig.close)
+        self.rig = rig
+        return rig
+
+    def _open_testbed(self, cleanup: contextlib.ExitStack) -> Testbed:
+        from pytest_syslat.testbeds.choice import open_testbed
+
+        return open_testbed(
+            self.settings,
+            self.config.rootpath,
+            warn=self.warnings,
+            keep_note=self.kept,
+            register=lambda close: cleanup.callback(self._close, close),
+        )
+
+    def _open_experiment(self, cleanup: contextlib.ExitStack) -> Experiment:
         from pytest_syslat.agents.vanilla import Vanilla
         from pytest_syslat.experiment import Experiment
         from pytest_syslat.report.terminal import TerminalProgress
 
+        rig = self._open_rig(cleanup)
         measured = {key.arm for key in self.measuring_plan.order}
-        return Experiment(
+        experiment = Experiment(
             settings=self.settings,
             plan=self.measuring_plan,
             selected=self.trials,
@@ -119,15 +146,17 @@ class SyslatSession:
                 VANILLA: Vanilla,
                 **{name: self.factories[name] for name in self.settings.agents if name in measured},
             },
-            testbed=testbed,
+            rig=rig,
             claim_directory=self._claim_directory,
-            rootdir=self.config.rootpath,
             progress=TerminalProgress(self.config),
         )
+        cleanup.callback(self._close, experiment.close)
+        experiment.open()
+        return experiment
 
-    def _close(self, experiment: Experiment) -> None:
+    def _close(self, close: Callable[[], list[str]]) -> None:
         with _undisturbed():
-            self.left_behind += experiment.close()
+            self.left_behind += close()
 
     def _claim_directory(self) -> Path:
         """Prepare the directory to write into; raises DirectoryProblem."""
@@ -141,6 +170,20 @@ class SyslatSession:
                 f"this partial run went to {directory}"
             )
         return directory
+
+
+def clean(config: pytest.Config) -> None:
+    """Remove what earlier runs left, and say what; raises pytest.UsageError."""
+    from pytest_syslat.testbeds.choice import clean as clean_testbed
+    from pytest_syslat.testbeds.protocol import TestbedError
+
+    try:
+        place, removed = clean_testbed(read_settings(config, None))
+    except TestbedError as error:
+        raise pytest.UsageError(str(error)) from error
+    for each in removed:
+        print(f"syslat: removed {each}")
+    print(f"syslat: nothing is left of earlier runs on {place}")
 
 
 @contextlib.contextmanager

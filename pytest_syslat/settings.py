@@ -34,6 +34,11 @@ class Settings:
     lmbench_reps: int = 10
     openat_mult: int = 10
     pin_core: int = 2
+    testbed: str = "auto"
+    kube_context: str | None = None
+    node: str | None = None
+    image: str | None = None
+    drop_caches: bool = False
     tracer: str = "distribution"
     budgets: tuple[Budget, ...] = ()
     min_calls: int = 1000
@@ -41,6 +46,8 @@ class Settings:
     lmbench_dir: Path | None = None
     seed: int = 0
     strict: bool = False
+    keep: bool = False
+    clean: bool = False
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -206,9 +213,41 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "testbed",
         "testbed",
-        _one_of("auto", "local"),
-        "auto|local",
-        "where to measure; this version measures on this host only (default: auto)",
+        _one_of("auto", "local", "kubernetes"),
+        "auto|local|kubernetes",
+        "where to measure; auto: on a cluster if a kubeconfig names a current context, else on "
+        "this host (default: auto)",
+    ),
+    Option(
+        "kube_context",
+        "kube_context",
+        _name,
+        "C",
+        "context of the kubeconfig (default: the current one)",
+    ),
+    Option(
+        "node",
+        "node",
+        _name,
+        "NODE",
+        "node of the cluster to measure on (default: the only schedulable one)",
+    ),
+    Option(
+        "image",
+        "image",
+        _name,
+        "I",
+        "image of the pods, by tag or digest; tools that it lacks are installed from Debian "
+        "(default: pytest-syslat/bench:1, made from images/Dockerfile)",
+    ),
+    Option(
+        "drop_caches",
+        "drop_caches",
+        _truth,
+        None,
+        "drop the page cache of the cluster's node before each trial, which its other pods feel; "
+        "on a host that is always done",
+        is_flag=True,
     ),
     Option(
         "tracer",
@@ -276,9 +315,25 @@ OPTIONS: tuple[Option, ...] = (
         "an inconclusive verdict fails, too",
         is_flag=True,
     ),
+    Option(
+        "keep",
+        "keep",
+        _truth,
+        None,
+        "leave the pods in place at the end, and say how to look at them",
+        is_flag=True,
+    ),
+    Option(
+        "clean",
+        "clean",
+        _truth,
+        None,
+        "measure nothing: remove what earlier runs left, and say what",
+        is_flag=True,
+    ),
 )
 
-_WITHOUT_FIELD = {"testbed", "placement", "baseline"}
+_WITHOUT_FIELD = {"placement", "baseline"}
 """Options with one possible value so far: checked, then of no further use."""
 
 
@@ -324,11 +379,6 @@ def read_settings(
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
     values.setdefault("result_dir", config.rootpath / Settings().result_dir)
-    if "lmbench_dir" in values and not values["lmbench_dir"].is_dir():
-        raise pytest.UsageError(
-            f"--syslat-lmbench-dir: {values['lmbench_dir']} is not a directory: "
-            "give the one in which lat_syscall stands"
-        )
     return Settings(**values)
 
 

@@ -35,8 +35,9 @@ def collect_sysinfo(
         "kernel": _text(testbed, "/proc/sys/kernel/osrelease"),
         "kernel build": _text(testbed, "/proc/sys/kernel/version"),
         "kernel command line": _text(testbed, "/proc/cmdline"),
-        "architecture": platform.machine(),
+        "architecture": testbed.machine,
         "distribution": _after(_text(testbed, "/etc/os-release"), "PRETTY_NAME=").strip('"'),
+        **testbed.facts(),
         "CPU": _after(_text(testbed, "/proc/cpuinfo"), "model name").lstrip("\t :"),
         "cores online": _text(testbed, "/sys/devices/system/cpu/online"),
         "measured core": str(core),
@@ -86,7 +87,7 @@ def _shown(value: object) -> str:
 
 def _text(testbed: Testbed, path: str) -> str:
     try:
-        return testbed.read(Path(path)).decode(errors="replace").strip() or UNKNOWN
+        return testbed.read(Path(path), role=Role.NODE).decode(errors="replace").strip() or UNKNOWN
     except TestbedError:
         return UNKNOWN
 

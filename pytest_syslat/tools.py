@@ -10,8 +10,13 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LMBENCH_PROGRAMS = ("lat_proc", "lat_syscall", "lat_connect")
 TOOLS_TREE = "tools"
 SYSTEM_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+
+
+class ToolMissing(Exception):
+    """A program is not there; the text is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +60,33 @@ def find_tool(name: str) -> Tool | None:
         if os.access(program, os.X_OK):
             return Tool(str(program), library_path())
     return None
+
+
+def find_lmbench(chosen: Path | None) -> Path:
+    """The directory in which lmbench's programs stand on this host.
+
+    Args:
+        chosen: `--syslat-lmbench-dir`; nothing else is searched when it is given.
+
+    Raises:
+        ToolMissing: It isn't there.
+    """
+    if chosen is not None:
+        missing = [name for name in LMBENCH_PROGRAMS if not os.access(chosen / name, os.X_OK)]
+        if missing:
+            raise ToolMissing(
+                f"--syslat-lmbench-dir: {', '.join(missing)} not found in {chosen}: "
+                "give the directory of lmbench's programs"
+            )
+        return chosen
+    on_path = shutil.which("lat_syscall")
+    candidates = [Path(on_path).parent] if on_path else []
+    for root in (Path("/"), cache_dir() / TOOLS_TREE):
+        candidates += sorted((root / "usr/lib/lmbench/bin").glob("*"))
+    for directory in candidates:
+        if all(os.access(directory / name, os.X_OK) for name in LMBENCH_PROGRAMS):
+            return directory
+    raise ToolMissing(
+        "lmbench was not found: run 'make provision' (tools/provision.sh), "
+        "or give its directory with --syslat-lmbench-dir"
+    )

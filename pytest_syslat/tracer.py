@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import re
 import signal
 import time
@@ -132,13 +131,15 @@ class Tracer:
         self._rootdir = rootdir
         self.mode = mode
         try:
-            answer = testbed.run(["bpftrace", "--version"], role=Role.NODE, timeout_s=MARK_LIMIT_S)
+            answer = testbed.run(
+                ["bpftrace", "--version"], role=Role.TRACER, timeout_s=MARK_LIMIT_S
+            )
         except TestbedError:
             answer = None
         if answer is None or not answer.ok:
             raise TracerError("bpftrace was not found: install it (apt-get install bpftrace)")
         self.version = answer.stdout.strip()
-        machine = platform.machine()
+        machine = testbed.machine
         if any(machine not in syscall.number_by_machine for syscall in SYSCALLS.values()):
             raise TracerError(
                 f"the syscall numbers of {machine} are not known: x86_64 and aarch64 are"
@@ -159,7 +160,7 @@ class Tracer:
         if scope.filter is Filter.PID_NAMESPACE:
             source = source.replace(CGROUP_FILTER, PID_NAMESPACE_FILTER)
         script = self._testbed.workdir / f"{self.script(syscall).stem}.bt"
-        self._testbed.write(script, source.encode())
+        self._testbed.write(script, source.encode(), role=Role.TRACER)
         keys = (
             "BPFTRACE_MAX_MAP_KEYS"
             if self._number >= RENAMED_MAP_KEYS
@@ -203,8 +204,8 @@ class Tracing:
         self._syscall = syscall
         self._process = process
         self._reader = EventLog() if mode == "events" else MapLog()
-        self._stdout = stdout
-        self._stderr = stderr
+        self._stdout = _Output(testbed, stdout)
+        self._stderr = _Output(testbed, stderr)
         self._base: Dump | None = None
         self._last: Dump | None = None
 
@@ -218,7 +219,7 @@ class Tracing:
         deadline = time.monotonic() + ATTACH_LIMIT_S
         while time.monotonic() < deadline:
             self._check_alive()
-            if self._testbed.read(self._stdout) and self._mark(FIRST_ANSWER_LIMIT_S) is not None:
+            if self._stdout.so_far() and self._mark(FIRST_ANSWER_LIMIT_S) is not None:
                 return
             time.sleep(POLL_S)
         raise TracerError(f"bpftrace did not attach within {ATTACH_LIMIT_S:g} s")
@@ -252,15 +253,15 @@ class Tracing:
             raise TracerError(f"bpftrace ended {_ended(code)}: {self._complaint()}")
 
     def _complaint(self) -> str:
-        lines = self._testbed.read(self._stderr).decode(errors="replace").splitlines()
+        lines = self._stderr.so_far().decode(errors="replace").splitlines()
         # Harmless where CAP_SYS_RESOURCE is missing, and printed each time.
         told = [line for line in lines if line.strip() and "RLIMIT_MEMLOCK" not in line]
         return told[-1].strip() if told else "it said nothing"
 
     def _mark(self, limit_s: float) -> Dump | None:
         """Make the failing call and wait for the dump that answers it."""
-        offset = len(self._testbed.read(self._stdout))
-        number = self._syscall.number_by_machine[platform.machine()]
+        offset = len(self._stdout.so_far())
+        number = self._syscall.number_by_machine[self._testbed.machine]
         try:
             self._testbed.run(
                 [self._testbed.python, "-I", "-S", "-c", MARK_PROGRAM, self._syscall.comm]
@@ -272,9 +273,8 @@ class Tracing:
             raise TracerError(f"the tracer's mark could not be made: {error}") from error
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            text = self._testbed.read(self._stdout, offset)
-            if self._reader.holds_dump(text):
-                return self._reader.last_dump(self._testbed.read(self._stdout))
+            if self._reader.holds_dump(self._stdout.so_far(offset)):
+                return self._reader.last_dump(self._stdout.so_far())
             if self._process.poll() is not None:
                 return None
             time.sleep(POLL_S)
@@ -299,7 +299,7 @@ class Tracing:
             self._process.signal(signal.SIGINT)
             code = self._process.wait(STOP_LIMIT_S / 5)
         self._process.end()
-        printed = self._testbed.read(self._stdout)
+        printed = self._stdout.so_far()
         problem = None
         if died or code is None or code != 0:
             how = (
@@ -312,6 +312,8 @@ class Tracing:
             raise TracerError(problem or "bpftrace printed no figures")
         final = self._reader.last_dump(printed)
         expected = self._last.total if self._last is not None else final.total
+        told = self.printed()
+        self._remove_output()
         return (
             Trace(
                 succeeded=final.succeeded.without(self._base.succeeded),
@@ -323,7 +325,7 @@ class Tracing:
                 problem=problem,
                 stamps_full=final.stamps >= self._map_keys,
             ),
-            *self.printed(),
+            *told,
         )
 
     def end(self) -> None:
@@ -332,10 +334,28 @@ class Tracing:
 
     def printed(self) -> tuple[bytes, str]:
         """All that bpftrace printed so far, on stdout and on stderr."""
-        return (
-            self._testbed.read(self._stdout),
-            self._testbed.read(self._stderr).decode(errors="replace"),
-        )
+        return self._stdout.so_far(), self._stderr.so_far().decode(errors="replace")
+
+    def _remove_output(self) -> None:
+        self._stdout.remove()
+        self._stderr.remove()
+
+
+class _Output:
+    """A growing file on the node, of which each part is fetched once."""
+
+    def __init__(self, testbed: Testbed, path: Path) -> None:
+        self._testbed = testbed
+        self._path = path
+        self._fetched = bytearray()
+
+    def so_far(self, offset: int = 0) -> bytes:
+        """What has been written up to now, from `offset` on."""
+        self._fetched += self._testbed.read(self._path, len(self._fetched), role=Role.TRACER)
+        return bytes(self._fetched[offset:])
+
+    def remove(self) -> None:
+        self._testbed.remove(self._path, role=Role.TRACER)
 
 
 class MapLog:

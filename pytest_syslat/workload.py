@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import os
 import re
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_syslat.syscalls import Syscall
-from pytest_syslat.tcp_server import ADDRESS
+from pytest_syslat.tcp_server import server_address
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError, TimeLimit
-from pytest_syslat.tools import TOOLS_TREE, cache_dir, is_cached, library_path
+from pytest_syslat.tools import LMBENCH_PROGRAMS
 
-PROGRAMS = ("lat_proc", "lat_syscall", "lat_connect")
 CALIBRATION_PROGRAMS = ("timing_o", "loop_o")
 SHORTEST_INTERVAL_US = 5000
 """The shortest timing interval that lmbench's own calibration ever chooses.
@@ -27,41 +22,15 @@ Left to itself lmbench asks its `enough` program, which on a virtual machine eas
 RUN_LIMIT_S = 60.0
 CALIBRATION_LIMIT_S = 30.0
 FIGURE = re.compile(r": ([0-9]+(?:\.[0-9]+)?) microseconds")
+VERSION_QUESTION = """
+for changelog in "$1"/changelog.Debian*; do zcat -f "$changelog" | head -n 1; done 2>/dev/null
+dpkg-query --show --showformat 'lmbench (${Version})\\n' lmbench 2>/dev/null
+"""
 HELPER_PATH = re.compile(rb"(?<![\w./-])(/[\w./-]*/hello)\0")
 
 
 class WorkloadError(Exception):
     """lmbench cannot be used; the text is one line for the user."""
-
-
-def find_lmbench(chosen: Path | None) -> Path:
-    """The directory in which lmbench's programs stand.
-
-    Args:
-        chosen: `--syslat-lmbench-dir`; nothing else is searched when it is given.
-
-    Raises:
-        WorkloadError: It isn't there.
-    """
-    if chosen is not None:
-        missing = [name for name in PROGRAMS if not os.access(chosen / name, os.X_OK)]
-        if missing:
-            raise WorkloadError(
-                f"--syslat-lmbench-dir: {', '.join(missing)} not found in {chosen}: "
-                "give the directory of lmbench's programs"
-            )
-        return chosen
-    on_path = shutil.which("lat_syscall")
-    candidates = [Path(on_path).parent] if on_path else []
-    for root in (Path("/"), cache_dir() / TOOLS_TREE):
-        candidates += sorted((root / "usr/lib/lmbench/bin").glob("*"))
-    for directory in candidates:
-        if all(os.access(directory / name, os.X_OK) for name in PROGRAMS):
-            return directory
-    raise WorkloadError(
-        "lmbench was not found: run 'make provision' (tools/provision.sh), "
-        "or give its directory with --syslat-lmbench-dir"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,50 +71,71 @@ class Workload:
     """
 
     def __init__(self, testbed: Testbed, directory: Path) -> None:
+        """Put all in place and calibrate lmbench.
+
+        Args:
+            testbed: Where it runs.
+            directory: Where lmbench's programs stand, as the workload sees it.
+
+        Raises:
+            WorkloadError: lmbench cannot be used.
+            TestbedError: The testbed failed.
+        """
         self._testbed = testbed
         self.directory = directory
         self.measured_file = testbed.workdir / "measured-file"
-        testbed.write(self.measured_file, b"opened by lat_syscall\n")
         self._made: list[Path] = []
-        self.helper = built_in_helper((directory / "lat_proc").read_bytes())
-        self.helper_problem = self._place_helper()
+        self.helper = built_in_helper(self._read(directory / "lat_proc"))
+        self.place_files()
         try:
             self.calibration = self._calibrate()
         except BaseException:
             self.close()
             raise
 
+    def place_files(self) -> None:
+        """Put the measured file and the helper in place; raises WorkloadError, TestbedError."""
+        self._testbed.write(self.measured_file, b"opened by lat_syscall\n", role=Role.WORKLOAD)
+        self.helper_problem = self._place_helper()
+
+    def _read(self, path: Path) -> bytes:
+        return self._testbed.read(path, role=Role.WORKLOAD)
+
     def _place_helper(self) -> str | None:
         """Put the program that `lat_proc exec` executes where this build looks for it."""
         if self.helper is None:
             return "lat_proc names no helper program"
         shipped = self.directory / "hello"
-        if self.helper.exists():
-            return self._check_helper(self.helper, shipped)
-        if not shipped.is_file():
+        there = self._testbed.state(shipped, role=Role.WORKLOAD) is not None
+        content = self._read(shipped) if there else None
+        if self._testbed.state(self.helper, role=Role.WORKLOAD) is not None:
+            return self._check_helper(self.helper, content)
+        if content is None:
             return f"{self.helper} is missing and no copy stands beside lat_proc"
-        for parent in [*reversed(self.helper.parents), self.helper]:
-            if not parent.exists():
-                self._made.append(parent)
-        self._testbed.write(self.helper, shipped.read_bytes(), executable=True)
+        self._made = [
+            place
+            for place in [*reversed(self.helper.parents), self.helper]
+            if self._testbed.state(place, role=Role.WORKLOAD) is None
+        ]
+        self._testbed.write(self.helper, content, role=Role.WORKLOAD, executable=True)
         return None
 
-    @staticmethod
-    def _check_helper(helper: Path, shipped: Path) -> str | None:
-        """What stands at the helper's path is executed as root, and measured: it must be ours."""
-        state = helper.stat()
-        if shipped.is_file() and helper.read_bytes() != shipped.read_bytes():
+    def _check_helper(self, helper: Path, shipped: bytes | None) -> str | None:
+        """What stands at the helper's path is executed, and measured: it must be lmbench's."""
+        if shipped is not None and self._read(helper) != shipped:
             raise WorkloadError(f"{helper} is not lmbench's own helper: remove it and run again")
-        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+        state = self._testbed.state(helper, role=Role.WORKLOAD)
+        if state is None or state.owner not in (0, state.reader) or state.mode & 0o022:
             raise WorkloadError(f"{helper} can be changed by others: remove it and run again")
-        return None if os.access(helper, os.X_OK) else f"{helper} is not executable"
+        return None if state.executable else f"{helper} is not executable"
 
     def _calibrate(self) -> Calibration:
         environment = {"ENOUGH": str(SHORTEST_INTERVAL_US)}
         answers = []
         for name in CALIBRATION_PROGRAMS:
             program = self.directory / name
-            if not os.access(program, os.X_OK):
+            state = self._testbed.state(program, role=Role.WORKLOAD)
+            if state is None or not state.executable:
                 answers.append("0")
                 continue
             done = self._testbed.run(
@@ -167,7 +157,7 @@ class Workload:
         operation = {
             "lat_proc": ["exec"],
             "lat_syscall": ["open", str(self.measured_file)],
-            "lat_connect": [ADDRESS],
+            "lat_connect": [server_address(self._testbed)],
         }[syscall.comm]
         return [str(self.directory / syscall.comm), *operation]
 
@@ -200,8 +190,9 @@ class Workload:
 
         The others must not get it: a longer search for libraries would be measured with them.
         """
-        needed = syscall.comm == "lat_connect" and is_cached(self.directory)
-        return library_path() if needed else {}
+        if syscall.comm != "lat_connect":
+            return {}
+        return self._testbed.libraries_of(self.directory / syscall.comm)
 
     def allowed_cores(self) -> str:
         """The kernel's list of cores on which a process in the workload's place may run."""
@@ -215,37 +206,30 @@ class Workload:
 
     def version(self) -> str:
         """lmbench's version, which its licence asks to be named with published results."""
-        prefix = Path(*self.directory.resolve().parts[:-4])
-        for changelog in prefix.glob("share/doc/lmbench/changelog.Debian*"):
-            data = changelog.read_bytes()
-            text = gzip.decompress(data) if changelog.suffix == ".gz" else data
-            named = re.match(rb"lmbench \(([^)]+)\)", text)
-            if named:
-                return named[1].decode()
-        return "unknown"
+        prefix = Path(*self.directory.parts[:-4])
+        told = self._testbed.run(
+            ["sh", "-c", VERSION_QUESTION, "sh", str(prefix / "share/doc/lmbench")],
+            role=Role.WORKLOAD,
+            timeout_s=RUN_LIMIT_S,
+        )
+        named = re.search(r"^lmbench \(([^)]+)\)", told.stdout, re.MULTILINE)
+        return named[1] if named else "unknown"
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the programs that are run, by name: they are unmodified."""
-        return {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in self._programs()
-            if path.is_file()
-        }
-
-    def _programs(self) -> Sequence[Path]:
         helper = [self.helper] if self.helper else []
-        return [*(self.directory / name for name in PROGRAMS), *helper]
+        programs = [*(self.directory / name for name in LMBENCH_PROGRAMS), *helper]
+        return {
+            path.name: hashlib.sha256(self._read(path)).hexdigest()
+            for path in programs
+            if self._testbed.state(path, role=Role.WORKLOAD) is not None
+        }
 
     def close(self) -> None:
         """Remove what was put in place outside the testbed's directory."""
+        # A directory that somebody else has begun to use meanwhile isn't empty, and stays.
         while self._made:
-            path = self._made.pop()
-            if path.is_dir():
-                # Somebody else may have begun to use the directory meanwhile.
-                if not any(path.iterdir()):
-                    path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
+            self._testbed.remove(self._made.pop(), role=Role.WORKLOAD)
 
 
 def built_in_helper(program: bytes) -> Path | None:

@@ -15,7 +15,6 @@ from pytest_syslat.agents.protocol import AgentError
 from pytest_syslat.kernel_audit import KEY, LOCKED, KernelAudit, is_quiet_rule
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
-from pytest_syslat.tools import find_tool
 
 BACKLOG_LIMIT = 8192
 """What distributions set for a busy host; the kernel's own default of 64 overflows at once."""
@@ -65,6 +64,8 @@ class Auditd:
 
     def prepare(self) -> None:
         """Start the daemon unless there is one, with audit still kept off the workload."""
+        if self._testbed.name != "local":
+            raise AgentError("auditd is measured on a host only: add --syslat-testbed=local")
         status = self._audit.status()
         if status["enabled"] == LOCKED:
             raise AgentError("auditd: the audit rules are locked until the next reboot")
@@ -85,14 +86,15 @@ class Auditd:
             self._audit.control("-b", str(BACKLOG_LIMIT))
 
     def _start_daemon(self) -> None:
-        program = find_tool("auditd")
+        program = self._testbed.find_tool("auditd")
         if program is None:
             raise AgentError("auditd was not found: run 'make provision' (tools/provision.sh)")
         self._testbed.write(
             self._directory / "auditd.conf",
             DAEMON_CONFIGURATION.format(directory=self._directory).encode(),
+            role=Role.NODE,
         )
-        self._testbed.write(self._directory / "plugins.d" / ".keep", b"")
+        self._testbed.write(self._directory / "plugins.d" / ".keep", b"", role=Role.NODE)
         self._check_space()
         stderr = self._directory / "stderr"
         self._daemon = self._testbed.start(
@@ -105,7 +107,8 @@ class Auditd:
         deadline = time.monotonic() + START_LIMIT_S
         while self._audit.status()["pid"] == 0:
             if self._daemon.poll() is not None or time.monotonic() > deadline:
-                told = self._testbed.read(stderr).decode(errors="replace").strip().splitlines()
+                said = self._testbed.read(stderr, role=Role.NODE).decode(errors="replace")
+                told = said.strip().splitlines()
                 raise AgentError(f"auditd did not start: {told[-1] if told else 'no reason given'}")
             time.sleep(POLL_S)
 

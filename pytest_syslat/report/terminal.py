@@ -120,16 +120,25 @@ class TerminalProgress:
 def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> None:
     """Write the table, the verdicts behind it, the warnings and the path of the files."""
     experiment = ours.experiment
-    assert experiment is not None
-    reporter.write_sep("=", "syslat: latency of syscalls")
-    results = experiment.results() if experiment.trials else []
-    if experiment.trials:
-        _write_table(reporter, experiment, results)
-    _write_verdicts(reporter, results)
-    for line in [*ours.warnings, *experiment.warnings, *_warnings(experiment)]:
+    if experiment is not None:
+        reporter.write_sep("=", "syslat: latency of syscalls")
+        results = experiment.results() if experiment.trials else []
+        if experiment.trials:
+            _write_table(reporter, experiment, results)
+        _write_verdicts(reporter, results)
+    elif ours.warnings or ours.left_behind or ours.kept:
+        reporter.write_sep("=", "syslat")
+    of_trials = [*experiment.warnings, *_warnings(experiment)] if experiment else []
+    for line in [*ours.warnings, *of_trials]:
         reporter.write_line(f"warning: {line}", yellow=True)
     for line in ours.left_behind:
         reporter.write_line(f"left behind: {line}", red=True)
+    if ours.kept:
+        reporter.write_line("kept, as asked; to look at it, and to remove it:")
+        for line in ours.kept:
+            reporter.write_line(f"  {line}")
+    if experiment is None:
+        return
     if experiment.repeats:
         counted = ", ".join(f"{arm} {count}" for arm, count in sorted(experiment.repeats.items()))
         reporter.write_line(f"repeated trials: {counted}")

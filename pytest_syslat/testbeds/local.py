@@ -8,18 +8,22 @@ import os
 import platform
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, ClassVar
 
+from pytest_syslat.testbeds import readings
+from pytest_syslat.testbeds.cores import cores_beside, parse_core_list
 from pytest_syslat.testbeds.protocol import (
     WORKLOAD_GROUP,
     Completed,
     CoreTimes,
+    FileState,
     Filter,
     Process,
     Role,
@@ -27,6 +31,7 @@ from pytest_syslat.testbeds.protocol import (
     TimeLimit,
     WorkloadScope,
 )
+from pytest_syslat.tools import Tool, find_lmbench, find_tool, is_cached, library_path
 
 NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
 STARTUP_LIMIT_S = 10.0
@@ -42,46 +47,12 @@ def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def choose_core(wanted: int, usable: Sequence[int]) -> tuple[int, str | None]:
-    """The core to measure on.
-
-    Args:
-        wanted: What the user asked for; it may be isolated from the cores that are used otherwise.
-        usable: Cores that this process may use.
-
-    Returns:
-        The core, and a warning if it isn't the one that was asked for.
-    """
-    if wanted in usable or may_be_pinned_to(wanted):
-        return wanted, None
-    chosen = max(usable)
-    return chosen, f"core {wanted} does not exist or may not be used here: core {chosen} is used"
-
-
 def may_be_pinned_to(core: int) -> bool:
     """Whether the kernel lets a process run on a core."""
     pinned = subprocess.run(
         ["taskset", "--cpu-list", str(core), "true"], capture_output=True, check=False
     )
     return pinned.returncode == 0
-
-
-def cores_beside(core: int, usable: Sequence[int]) -> tuple[list[int], str | None]:
-    """Cores for tracer and server.
-
-    The SMT sibling shares execution units with the measured core, so it is used only when there
-    is nothing else.
-
-    Returns:
-        The cores, and a sentence if they disturb the measured core.
-    """
-    others = [each for each in usable if each != core]
-    strangers = [each for each in others if each not in smt_siblings(core)]
-    if strangers:
-        return strangers, None
-    if others:
-        return others, f"tracer and server run on the SMT sibling of core {core}: no other is left"
-    return [core], f"tracer and server run on core {core} as well: it is the only one"
 
 
 def smt_siblings(core: int) -> set[int]:
@@ -93,22 +64,10 @@ def smt_siblings(core: int) -> set[int]:
         return {core}
 
 
-def parse_core_list(text: str) -> set[int]:
-    """Parse the kernel's list format, such as `0-3,8`."""
-    cores: set[int] = set()
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        cores.update(range(int(first), int(last or first) + 1))
-    return cores
-
-
 def cgroup2_mount() -> Path | None:
-    """Where cgroup v2 is mounted: the only hierarchy, or the unified one of a hybrid host."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, source = line.partition(" - ")
-        if source.split()[0] == "cgroup2":
-            return Path(fields.split()[4])
-    return None
+    """Where cgroup v2 is mounted on this host."""
+    found = readings.cgroup2_mount(_lines_of(Path("/proc/self/mountinfo")))
+    return Path(found) if found else None
 
 
 class LocalProcess:
@@ -162,10 +121,13 @@ class LocalTestbed:
 
     __test__: ClassVar[bool] = False
     name = "local"
+    endpoint = None
+    generation = 0
 
     def __init__(self, *, core: int, run_id: str) -> None:
         self.core = core
         self.node = platform.node()
+        self.machine = platform.machine()
         self.python = sys.executable
         missing = [name for name in NEEDED_PROGRAMS if shutil.which(name) is None]
         if missing:
@@ -175,9 +137,12 @@ class LocalTestbed:
         if os.geteuid() != 0:
             raise TestbedError("measuring on this host needs root: run pytest as root (sudo -E)")
         self._lock = take_lock()
-        sweep_leftovers()
+        self.swept = sweep_leftovers()
+        """What a killed run had left here."""
         self._affinity = os.sched_getaffinity(0)
-        self._other_cores, self.core_problem = cores_beside(core, sorted(self._affinity))
+        self._other_cores, self.core_problem = cores_beside(
+            core, sorted(self._affinity), smt_siblings(core)
+        )
         os.sched_setaffinity(0, self._other_cores)
         self.workdir = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{run_id}-"))
         # A stranger's program run by root in the workload role must reach the measured file.
@@ -323,8 +288,8 @@ class LocalTestbed:
         except OSError as error:
             raise TestbedError(f"cannot run {command[0]}: {error.strerror}") from error
 
-    def read(self, path: Path, offset: int = 0) -> bytes:
-        """The content of a file from `offset` on."""
+    def read(self, path: Path, offset: int = 0, *, role: Role) -> bytes:  # noqa: ARG002
+        """The content of a file from `offset` on; all roles see the same files."""
         try:
             with path.open("rb") as file:
                 file.seek(offset)
@@ -332,7 +297,14 @@ class LocalTestbed:
         except OSError as error:
             raise TestbedError(f"cannot read {path}: {error.strerror}") from error
 
-    def write(self, path: Path, data: bytes, *, executable: bool = False) -> None:
+    def write(
+        self,
+        path: Path,
+        data: bytes,
+        *,
+        role: Role,  # noqa: ARG002
+        executable: bool = False,
+    ) -> None:
         """Write a file, with its directories."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -341,23 +313,55 @@ class LocalTestbed:
         except OSError as error:
             raise TestbedError(f"cannot write {path}: {error.strerror}") from error
 
+    def remove(self, path: Path, *, role: Role) -> None:  # noqa: ARG002
+        """Remove a file or an empty directory."""
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+
+    def state(self, path: Path, *, role: Role) -> FileState | None:  # noqa: ARG002
+        """What is seen of a file."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return FileState(
+            owner=found.st_uid,
+            reader=os.geteuid(),
+            mode=stat.S_IMODE(found.st_mode),
+            executable=os.access(path, os.X_OK),
+        )
+
+    def renew(self) -> None:
+        """Nobody else uses what this run made."""
+
+    def facts(self) -> dict[str, str]:
+        """Nothing that isn't told of every node."""
+        return {}
+
+    def find_lmbench(self, chosen: Path | None) -> Path:
+        """The directory of lmbench's programs; raises ToolMissing."""
+        return find_lmbench(chosen)
+
+    def find_tool(self, name: str) -> Tool | None:
+        """A program, installed or in the project's cache."""
+        return find_tool(name)
+
+    def libraries_of(self, program: Path) -> dict[str, str]:
+        """Cached programs need cached libraries."""
+        return library_path() if is_cached(program) else {}
+
     def core_times(self) -> CoreTimes | None:
         """From /proc/stat and the cgroup's cpu.stat."""
         if self._cgroup is None:
             return None
-        used_us = _number_of(self._cgroup / "cpu.stat", "usage_usec")
-        fields = next(
-            (line.split() for line in _lines_of(STAT) if line.startswith(f"cpu{self.core} ")), None
-        )
-        if used_us is None or fields is None:
-            return None
-        ticks_s = [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[1:9]]
-        idle_s, stolen_s = ticks_s[3] + ticks_s[4], ticks_s[7]
-        return CoreTimes(
-            elapsed_s=sum(ticks_s),
-            busy_s=sum(ticks_s) - idle_s - stolen_s,
-            stolen_s=stolen_s,
-            workload_s=used_us / 1e6,
+        return readings.core_times(
+            _lines_of(STAT),
+            _lines_of(self._cgroup / "cpu.stat"),
+            self.core,
+            os.sysconf("SC_CLK_TCK"),
         )
 
     def throttled_count(self) -> int | None:
@@ -365,24 +369,24 @@ class LocalTestbed:
         counts = [
             count
             for directory in self._cpu_cgroups()
-            if (count := _number_of(directory / "cpu.stat", "nr_throttled")) is not None
+            if (count := readings.number_of(_lines_of(directory / "cpu.stat"), "nr_throttled"))
+            is not None
         ]
         return sum(counts) if counts else None
 
     def _cpu_cgroups(self) -> list[Path]:
         """The workload's v2 cgroups, and this process's v1 `cpu` cgroups, which it inherits."""
-        directories = []
+        directories: list[PurePosixPath] = []
         mount = cgroup2_mount()
         if self._cgroup is not None and mount is not None:
             # In a container the quota sits on the mount's own directory.
-            directories = [self._cgroup, *self._cgroup.parents]
-            directories = directories[: directories.index(mount) + 1]
-        for line in _lines_of(Path("/proc/self/cgroup")):
-            _, controllers, path = line.split(":", 2)
-            if "cpu" in controllers.split(","):
-                place = Path("/sys/fs/cgroup/cpu") / path.lstrip("/")
-                directories += [place, *list(place.parents)[: len(Path(path).parts) - 1]]
-        return directories
+            path = self._cgroup.relative_to(mount)
+            directories = readings.with_ancestors(PurePosixPath(mount), PurePosixPath(path))
+        mount1 = readings.cpu1_mount(_lines_of(Path("/proc/self/mountinfo")))
+        path1 = readings.cgroup_path(_lines_of(Path("/proc/self/cgroup")), "cpu")
+        if mount1 is not None and path1 is not None:
+            directories += readings.with_ancestors(mount1, path1)
+        return [Path(directory) for directory in directories]
 
     def drop_page_cache(self) -> str | None:
         """Write back dirty pages and drop the page cache of this host."""
@@ -430,14 +434,18 @@ def take_lock() -> IO[str]:
     return lock
 
 
-def sweep_leftovers() -> None:
+def sweep_leftovers() -> list[str]:
     """Remove what a killed run left; called with the lock held, so nobody uses it."""
+    removed = []
     mount = cgroup2_mount()
     for cgroup in mount.glob(f"{PREFIX}*") if mount else ():
         remove_cgroup(cgroup)
+        removed.append(f"cgroup {cgroup}")
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         end_processes_of(directory)
         shutil.rmtree(directory, ignore_errors=True)
+        removed.append(f"directory {directory}")
+    return removed
 
 
 def end_processes_of(directory: Path) -> None:
@@ -479,15 +487,6 @@ def tracefs_is_mounted() -> bool:
         Path(root, "events/syscalls").is_dir()
         for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
     )
-
-
-def _number_of(path: Path, name: str) -> int | None:
-    """A number of a file of lines `name number`."""
-    for line in _lines_of(path):
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return None
 
 
 def _lines_of(path: Path) -> list[str]:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from pytest_syslat.tools import Tool
+
 WORKLOAD_GROUP = 31237
 """Group id under which the workload runs: by it, rules of the node tell its tasks from others."""
 
 
 class Role(enum.Enum):
-    """As whom a program runs; a testbed knows what that means on its node."""
+    """As whom a program runs, or a file is seen; a testbed knows what that means on its node."""
 
     WORKLOAD = "workload"
     """On the measured core, in the cgroup and the network namespace that are measured."""
@@ -64,6 +66,29 @@ class Completed:
         """The last line that it wrote to stderr, else its exit code: for messages."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         return lines[-1].strip() if lines else f"exit code {self.returncode}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What a role sees of a file."""
+
+    owner: int
+    """User id of its owner."""
+    reader: int
+    """User id under which the role looks at it."""
+    mode: int
+    """Permission bits."""
+    executable: bool
+    """Whether the role may execute it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A TCP server of the testbed's own."""
+
+    address: str
+    inode: int
+    """Inode of its listening socket: proves later that the listener is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +162,42 @@ class Testbed(Protocol):
 
     @property
     def workdir(self) -> Path:
-        """A directory of this run on the node that every role reaches."""
+        """A directory of this run that every role has; what is in it may differ by role."""
 
     @property
     def python(self) -> str:
         """A Python interpreter that every role reaches."""
+
+    @property
+    def machine(self) -> str:
+        """The node's hardware name, as `uname -m` tells it."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The server that the testbed itself runs; None where one must be started."""
+
+    @property
+    def generation(self) -> int:
+        """Grows when the workload's place had to be made anew: its files are gone then."""
+
+    def renew(self) -> None:
+        """Called before each trial: what somebody else has removed is put back.
+
+        Raises:
+            TestbedError: It could not be put back.
+        """
+
+    def facts(self) -> dict[str, str]:
+        """What a figure depends on and only the testbed knows, by name, for sysinfo."""
+
+    def find_lmbench(self, chosen: Path | None) -> Path:
+        """The directory of lmbench's programs as the workload sees it; raises ToolMissing."""
+
+    def find_tool(self, name: str) -> Tool | None:
+        """A program that the node's administrator can run; None if it isn't there."""
+
+    def libraries_of(self, program: Path) -> dict[str, str]:
+        """Variables by which a program that isn't installed finds its libraries."""
 
     def run(
         self,
@@ -175,11 +231,17 @@ class Testbed(Protocol):
     ) -> Process:
         """Start a program in the background, its output in files on the node."""
 
-    def read(self, path: Path, offset: int = 0) -> bytes:
-        """The content of a file on the node from `offset` on; raises TestbedError."""
+    def read(self, path: Path, offset: int = 0, *, role: Role) -> bytes:
+        """The content of a file, as `role` sees it, from `offset` on; raises TestbedError."""
 
-    def write(self, path: Path, data: bytes, *, executable: bool = False) -> None:
-        """Write a file on the node, with its directories."""
+    def write(self, path: Path, data: bytes, *, role: Role, executable: bool = False) -> None:
+        """Write a file where `role` sees it, with its directories; raises TestbedError."""
+
+    def remove(self, path: Path, *, role: Role) -> None:
+        """Remove a file or an empty directory; nothing happens if it isn't there."""
+
+    def state(self, path: Path, *, role: Role) -> FileState | None:
+        """What `role` sees of a file; None if it isn't there."""
 
     def core_times(self) -> CoreTimes | None:
         """Times of the measured core and of the workload so far; None where they aren't told."""

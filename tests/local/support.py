@@ -32,10 +32,10 @@ from pytest_syslat.testbeds.local import (
     usable_cores,
 )
 from pytest_syslat.testbeds.protocol import Completed, Role, TestbedError
-from pytest_syslat.tools import find_tool
+from pytest_syslat.tools import ToolMissing, find_lmbench, find_tool
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench, Trial
-from pytest_syslat.workload import Workload, WorkloadError, built_in_helper, find_lmbench
+from pytest_syslat.workload import Workload, built_in_helper
 
 Made = TypeVar("Made")
 
@@ -61,7 +61,7 @@ def lacking() -> str | None:
         return f"{', '.join(missing)} not found: run 'make provision', then 'make test'"
     try:
         find_lmbench(None)
-    except WorkloadError as error:
+    except ToolMissing as error:
         return str(error)
     return None
 

@@ -16,8 +16,9 @@ import pytest
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
 from pytest_syslat.testbeds.local import PREFIX, LocalTestbed, cgroup2_mount
 from pytest_syslat.testbeds.protocol import Role, TestbedError, TimeLimit
+from pytest_syslat.tools import find_lmbench
 from pytest_syslat.trial import Bench
-from pytest_syslat.workload import Workload, find_lmbench
+from pytest_syslat.workload import Workload
 
 from .support import (
     CORES,

@@ -15,11 +15,10 @@ from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tcp_server import TcpServer
 from pytest_syslat.testbeds.local import LocalTestbed
 from pytest_syslat.testbeds.protocol import Filter, Role
-from pytest_syslat.tools import library_path
+from pytest_syslat.tools import find_lmbench, library_path
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench
 from pytest_syslat.validity import check_trace
-from pytest_syslat.workload import find_lmbench
 
 from .support import (
     CORES,

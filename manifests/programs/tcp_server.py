@@ -1,6 +1,6 @@
 """The TCP server that lat_connect dials: runs by itself, with nothing but a Python interpreter.
 
-Started as `python -I -S tcp_server_program.py ADDRESS PORT`, it prints `ready INODE` (the inode of
+Started as `python3 -I -S tcp_server.py ADDRESS PORT`, it prints `ready INODE` (the inode of
 its listening socket, which proves later that the listener is ours) and accepts until it is killed.
 
 It resets each connection once the next one has come: with SO_LINGER (1, 0), which accepted sockets

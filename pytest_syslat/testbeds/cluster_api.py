@@ -1,0 +1,341 @@
+"""The API server of a Kubernetes context: objects, waiting, and programs run in pods.
+
+Every request has a time limit, and one that fails because the server is away for a moment is
+repeated. Errors become one line for the user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import urllib3
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.stream import stream
+from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
+from websocket import WebSocketException
+
+from pytest_syslat.testbeds.kubeconfig import kubeconfig_paths
+from pytest_syslat.testbeds.protocol import Completed, TestbedError, TimeLimit
+
+FIELD_MANAGER = "pytest-syslat"
+REQUEST_LIMIT_S = 15.0
+PATIENCE_S = 60.0
+"""How long a server that does not answer is asked again."""
+PAUSE_S = 0.5
+PASSING_STATUS = (0, 429, 500, 502, 503, 504)
+"""HTTP codes that tell of the server's state and not of the request; 0: no answer at all."""
+KINDS = {
+    "Namespace": "v1",
+    "Node": "v1",
+    "Pod": "v1",
+    "ConfigMap": "v1",
+    "Event": "v1",
+    "ServiceAccount": "v1",
+    "DaemonSet": "apps/v1",
+    "Lease": "coordination.k8s.io/v1",
+}
+
+Object = dict[str, Any]
+Answer = TypeVar("Answer")
+
+
+class NotFound(TestbedError):
+    """There is no such object."""
+
+
+class AlreadyThere(TestbedError):
+    """Somebody has made such an object before."""
+
+
+class Unreachable(TestbedError):
+    """The server does not answer."""
+
+
+class _LimitedClient(client.ApiClient):
+    """Gives each request a time limit, also those of the dynamic client's discovery."""
+
+    def call_api(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["_request_timeout"] = kwargs.get("_request_timeout") or REQUEST_LIMIT_S
+        return super().call_api(*args, **kwargs)
+
+
+class ClusterApi:
+    """One context of the user's kubeconfig."""
+
+    def __init__(self, context: str | None) -> None:
+        """Read the kubeconfig; raises TestbedError. Nothing is asked yet.
+
+        Args:
+            context: Its name; None for the current one.
+        """
+        paths = kubeconfig_paths()
+        if not paths:
+            raise TestbedError(
+                "--syslat-testbed: no kubeconfig: set KUBECONFIG, or add --syslat-testbed=local"
+            )
+        files = os.pathsep.join(map(str, paths))
+        self._configuration = client.Configuration()
+        try:
+            known, current = config.list_kube_config_contexts(files)
+            names = [str(each["name"]) for each in known]
+            if context is not None and context not in names:
+                raise TestbedError(
+                    f"--syslat-kube-context: no context {context!r}: allowed is {', '.join(names)}"
+                )
+            if context is None and not current:
+                raise TestbedError(
+                    "--syslat-kube-context: the kubeconfig names no current context: "
+                    f"give one of {', '.join(names)}"
+                )
+            config.load_kube_config(
+                files, context=context, client_configuration=self._configuration
+            )
+        except (config.ConfigException, yaml.YAMLError, OSError) as error:
+            raise TestbedError(f"the kubeconfig {files} cannot be used: {error}") from error
+        self.context = context or str(current["name"])
+        self.server = str(self._configuration.host)
+        self._configuration.retries = urllib3.Retry(total=0)
+        self._client = _LimitedClient(self._configuration)
+        self._dynamic: DynamicClient | None = None
+
+    def version(self) -> str:
+        """The server's version; raises Unreachable at once if it does not answer."""
+        try:
+            return str(client.VersionApi(self._client).get_code().git_version)
+        except (ApiException, urllib3.exceptions.HTTPError) as error:
+            raise _translated(error, f"context {self.context}", self.server) from error
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
+        """Read one object; raises NotFound."""
+        return self._asked(
+            f"read {kind} {name}",
+            lambda: self._resource(kind).get(name=name, namespace=namespace).to_dict(),
+        )
+
+    def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
+        """Read one object, None if it isn't there."""
+        try:
+            return self.get(kind, name, namespace)
+        except NotFound:
+            return None
+
+    def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
+        """Read all objects of a kind that carry the labels of `selector`."""
+        found: Object = self._asked(
+            f"list {kind}s",
+            lambda: (
+                self._resource(kind)
+                .get(namespace=namespace, label_selector=selector or None)
+                .to_dict()
+            ),
+        )
+        return list(found.get("items", []))
+
+    def create(self, body: Object) -> Object:
+        """Create an object; raises AlreadyThere."""
+        return self._asked(
+            f"create {body['kind']} {body['metadata']['name']}",
+            lambda: (
+                self._resource(body["kind"])
+                .create(
+                    body=body,
+                    namespace=body["metadata"].get("namespace"),
+                    field_manager=FIELD_MANAGER,
+                )
+                .to_dict()
+            ),
+        )
+
+    def apply(self, body: Object) -> Object:
+        """Bring an object into the state of `body` by server-side apply."""
+        return self._asked(
+            f"apply {body['kind']} {body['metadata']['name']}",
+            lambda: (
+                self._resource(body["kind"])
+                .server_side_apply(
+                    body=body,
+                    namespace=body["metadata"].get("namespace"),
+                    field_manager=FIELD_MANAGER,
+                    force_conflicts=True,
+                )
+                .to_dict()
+            ),
+        )
+
+    def delete(self, kind: str, name: str, namespace: str | None = None) -> bool:
+        """Ask for the deletion of an object and of what belongs to it; False if it is gone."""
+        try:
+            self._asked(
+                f"delete {kind} {name}",
+                lambda: self._resource(kind).delete(
+                    name=name, namespace=namespace, propagation_policy="Background"
+                ),
+            )
+        except NotFound:
+            return False
+        return True
+
+    def connect(self, pod: str, namespace: str, container: str, argv: Sequence[str]) -> WSClient:
+        """Start a program in a pod and stay connected to it; raises TestbedError.
+
+        A thread of its own makes the connection: the library has no time limit for it, and turns
+        the user's Ctrl-C into an error of its own.
+        """
+        outcome: list[WSClient | BaseException] = []
+        given_up = threading.Event()
+
+        def dial() -> None:
+            try:
+                made = stream(
+                    client.CoreV1Api(
+                        client.ApiClient(self._configuration)
+                    ).connect_get_namespaced_pod_exec,
+                    pod,
+                    namespace,
+                    container=container,
+                    command=list(argv),
+                    stdin=True,
+                    stdout=True,
+                    stderr=True,
+                    tty=False,
+                    _preload_content=False,
+                )
+            except BaseException as error:
+                outcome.append(error)
+                return
+            outcome.append(made)
+            if given_up.is_set():
+                hang_up(made)
+
+        thread = threading.Thread(target=dial, daemon=True)
+        thread.start()
+        try:
+            thread.join(REQUEST_LIMIT_S)
+        finally:
+            given_up.set()
+        if not outcome:
+            raise Unreachable(f"{self.server} did not connect to pod {pod}")
+        [made] = outcome
+        if isinstance(made, BaseException):
+            if not isinstance(made, ApiException | urllib3.exceptions.HTTPError | OSError):
+                raise made
+            raise _translated(made, f"run a program in pod {pod}", self.server) from made
+        made.sock.settimeout(REQUEST_LIMIT_S)
+        return made
+
+    def run(
+        self, pod: str, namespace: str, container: str, argv: Sequence[str], timeout_s: float
+    ) -> Completed:
+        """Run a program in a pod to its end by an exec of its own; raises TestbedError."""
+        connection = self.connect(pod, namespace, container, argv)
+        try:
+            connection.run_forever(timeout=timeout_s)
+            if connection.is_open():
+                raise TimeLimit(f"{argv[0]} did not end within {timeout_s:g} s in pod {pod}")
+            code = exit_code(connection.read_channel(ERROR_CHANNEL))
+            if code is None:
+                raise Unreachable(f"the connection to pod {pod} was lost")
+            return Completed(
+                tuple(argv), code, connection.read_stdout(0), connection.read_stderr(0)
+            )
+        finally:
+            hang_up(connection)
+
+    def close(self) -> None:
+        """Close all connections that are kept for further requests."""
+        self._client.rest_client.pool_manager.clear()
+
+    def wait(
+        self,
+        condition: Callable[[], Answer | None],
+        limit_s: float,
+        problem: Callable[[], str],
+        pause_s: float = 0.2,
+    ) -> Answer:
+        """Ask for a condition until it answers; after `limit_s` raises TestbedError."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            answer = condition()
+            if answer is not None:
+                return answer
+            if time.monotonic() > deadline:
+                raise TestbedError(problem())
+            time.sleep(pause_s)
+
+    def _resource(self, kind: str) -> Any:
+        if self._dynamic is None:
+            self._dynamic = DynamicClient(self._client)
+        return self._dynamic.resources.get(api_version=KINDS[kind], kind=kind)
+
+    def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except (ApiException, urllib3.exceptions.HTTPError) as error:
+                passing = getattr(error, "status", 0) in PASSING_STATUS
+                if not passing or time.monotonic() > deadline:
+                    raise _translated(error, what, self.server) from error
+            time.sleep(PAUSE_S)
+
+
+def hang_up(connection: WSClient) -> None:
+    """Close a connection to a pod, whatever state it is in."""
+    # The library leaves the socket open where the other side has said goodbye first.
+    with contextlib.suppress(OSError, WebSocketException):
+        connection.close(timeout=1)
+    connection.sock.shutdown()
+
+
+def exit_code(status: str) -> int | None:
+    """The exit code in what the error channel of an exec says; None if it says none."""
+    try:
+        told = yaml.safe_load(status)
+    except yaml.YAMLError:
+        return None
+    if not isinstance(told, dict):
+        return None
+    if told.get("status") == "Success":
+        return 0
+    for cause in (told.get("details") or {}).get("causes", []):
+        if cause.get("reason") == "ExitCode":
+            return int(cause["message"])
+    return None
+
+
+def _translated(error: Exception, what: str, server: str) -> TestbedError:
+    """One line for the user."""
+    status = getattr(error, "status", None)
+    if not isinstance(error, ApiException) or not status:
+        reason = getattr(error, "reason", None) or error
+        return Unreachable(f"cannot {what}: {server} does not answer ({_short(reason)})")
+    try:
+        told = str(json.loads(getattr(error, "body", None) or "{}").get("message") or error.reason)
+    except (ValueError, AttributeError):
+        told = str(error.reason)
+    if status == 404:
+        return NotFound(f"cannot {what}: {told}")
+    if status == 409:
+        return AlreadyThere(f"cannot {what}: {told}")
+    if status == 401:
+        return TestbedError(f"cannot {what}: the account of the kubeconfig is not accepted")
+    if status == 403:
+        return TestbedError(
+            f"cannot {what}: {told}; an administrator can allow it: "
+            "kubectl apply -k manifests/rbac, then bind the account to its roles"
+        )
+    return TestbedError(f"cannot {what}: {told}")
+
+
+def _short(reason: object) -> str:
+    text = " ".join(str(reason).split())
+    return text if len(text) <= 160 else text[:157] + "..."
