@@ -19,6 +19,9 @@ for directory in /usr/lib/*-linux-* /lib/*-linux-*; do set -- "$@" "$tree$direct
 ldconfig -C "$work/libraries" -f /dev/null "$@" 2>/dev/null
 mount --bind "$work/libraries" /etc/ld.so.cache
 
+# It keeps a small data base below /var/lib, whatever directories it is given.
+case $work in /var/lib/*) ;; *) mount -t tmpfs tmpfs /var/lib ;; esac
+
 buildah() {
     command=$1
     shift

@@ -20,9 +20,10 @@
 #
 # docs/cluster.md says how it is put together and how to look into it.
 
+# Some functions are called by a variable or a trap only, which shellcheck does not see.
+# shellcheck disable=SC2317 source-path=SCRIPTDIR
 set -euo pipefail
 
-# shellcheck source-path=SCRIPTDIR
 tools=$(dirname "$(readlink -f "$0")")
 . "$tools/common.sh"
 . "$tools/packages.sh"
@@ -185,7 +186,12 @@ end_cluster() {
 }
 
 down() {
-    if [ -e "$run" ]; then end_cluster && say 'down'; else say 'down already'; fi
+    if [ -e "$run" ]; then
+        end_cluster
+        say 'down'
+    else
+        say 'down already'
+    fi
 }
 
 reset() {
@@ -235,12 +241,28 @@ part() {
     running keeper || die 'the cluster is not up: make cluster'
 }
 
+prepare() {
+    check_machine
+    lock
+}
+
 main() {
     case ${1:-} in
-        up | build | down | reset)
-            check_machine
-            lock
-            "$1"
+        up)
+            prepare
+            up
+            ;;
+        build)
+            prepare
+            build
+            ;;
+        down)
+            prepare
+            down
+            ;;
+        reset)
+            prepare
+            reset
             ;;
         status) status ;;
         start | stop | restart)
