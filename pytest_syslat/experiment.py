@@ -98,8 +98,8 @@ class Experiment:
             self.settings,
             testbed=rig.testbed,
             tracer=rig.tracer,
-            server=rig.server,
             workload=rig.workload,
+            server=rig.server,
             audit=self._audit,
         )
         if self._audit.available:

@@ -24,7 +24,6 @@ CALIBRATION_LIMIT_S = 30.0
 FIGURE = re.compile(r": ([0-9]+(?:\.[0-9]+)?) microseconds")
 VERSION_QUESTION = """
 for changelog in "$1"/changelog.Debian*; do zcat -f "$changelog" | head -n 1; done 2>/dev/null
-dpkg-query --show --showformat 'lmbench (${Version})\\n' lmbench 2>/dev/null
 """
 HELPER_PATH = re.compile(rb"(?<![\w./-])(/[\w./-]*/hello)\0")
 

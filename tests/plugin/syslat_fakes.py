@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pytest_syslat import arms, experiment, records, sysinfo, tcp_server, tracer, trial, workload
+from pytest_syslat import arms, experiment, records, rig, sysinfo, tcp_server, tools, tracer, trial
 from pytest_syslat.agents import auditd
 from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.distribution import Distribution
@@ -91,11 +91,18 @@ class FakeTestbed:
     name = "made-up"
     node = "nowhere"
     core_problem = None
+    generation = 0
 
     def __init__(self, *, core: int, run_id: str) -> None:
         self.core = core
         self._is_open = True
         event("testbed opened")
+
+    def find_lmbench(self, chosen: Path | None) -> Path:
+        return tools.find_lmbench(chosen) if chosen is not None else Path("lmbench")
+
+    def renew(self) -> None:
+        pass
 
     def close(self) -> None:
         if self._is_open:
@@ -126,7 +133,7 @@ class FakeWorkload:
 
 
 class FakeServer:
-    def __init__(self, testbed: FakeTestbed) -> None:
+    def __init__(self, testbed: FakeTestbed, rootdir: Path) -> None:
         self.inode: int | None = None
 
     def start(self) -> None:
@@ -176,10 +183,6 @@ class FakeAuditd:
 
     def version(self) -> str:
         return "auditd of the tests"
-
-
-def find_lmbench(chosen: Path | None) -> Path:
-    return workload.find_lmbench(chosen) if chosen is not None else Path("lmbench")
 
 
 def collect_facts(
@@ -264,10 +267,9 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(local, "usable_cores", lambda: [0, 1, 2, 3])
     patch.setattr(local, "may_be_pinned_to", lambda core: core < 4)
     patch.setattr(experiment, "KernelAudit", FakeAudit)
-    patch.setattr(experiment, "Tracer", FakeTracer)
-    patch.setattr(experiment, "Workload", FakeWorkload)
-    patch.setattr(experiment, "TcpServer", FakeServer)
-    patch.setattr(experiment, "find_lmbench", find_lmbench)
+    patch.setattr(rig, "Tracer", FakeTracer)
+    patch.setattr(rig, "Workload", FakeWorkload)
+    patch.setattr(rig, "TcpServer", FakeServer)
     patch.setattr(experiment, "collect_sysinfo", collect_facts)
     patch.setattr(experiment, "time", FakeWorkload.clock)
     patch.setattr(Bench, "measure", measure)

@@ -148,8 +148,8 @@ def test_a_result_directory_with_somebody_elses_files(project: Project) -> None:
 def test_an_lmbench_directory_that_is_missing(project: Project) -> None:
     [line] = usage_errors(project.run("benchmarks", "--syslat-lmbench-dir=nowhere"))
     assert line == (
-        f"--syslat-lmbench-dir: {project.pytester.path / 'nowhere'} is not a directory: "
-        "give the one in which lat_syscall stands"
+        "--syslat-lmbench-dir: lat_proc, lat_syscall, lat_connect not found in "
+        f"{project.pytester.path / 'nowhere'}: give the directory of lmbench's programs"
     )
 
 
@@ -231,12 +231,19 @@ def test_the_documented_defaults(project: Project) -> None:
         "lmbench_reps": 10,
         "openat_mult": 10,
         "pin_core": 2,
+        "testbed": "auto",
+        "kube_context": None,
+        "node": None,
+        "image": None,
+        "drop_caches": False,
         "tracer": "distribution",
         "budgets": [],
         "min_calls": 1000,
         "result_dir": str(project.results),
         "lmbench_dir": None,
         "strict": False,
+        "keep": False,
+        "clean": False,
     }
     assert settings_of(project)["seed"] != seed
 

@@ -1,9 +1,8 @@
-"""The parts of the local testbed that need no root: cores, lists, and numbers of the kernel."""
+"""The parts of the local testbed that need no root."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -13,96 +12,10 @@ from pytest_syslat.testbeds import local
 from pytest_syslat.testbeds.local import (
     LocalTestbed,
     cgroup2_mount,
-    choose_core,
-    cores_beside,
-    parse_core_list,
     smt_siblings,
     usable_cores,
 )
 from pytest_syslat.testbeds.protocol import CoreTimes
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"),
-    [
-        ("0\n", {0}),
-        ("0-3,8\n", {0, 1, 2, 3, 8}),
-        ("2,6", {2, 6}),
-        ("0-1,4-5,12", {0, 1, 4, 5, 12}),
-        ("7-7", {7}),
-    ],
-)
-def test_parse_core_list(text: str, cores: set[int]) -> None:
-    assert parse_core_list(text) == cores
-
-
-@pytest.mark.parametrize("text", ["", "\n", "a", "-1"])
-def test_what_is_no_core_list(text: str) -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
-        parse_core_list(text)
-
-
-@pytest.fixture
-def isolated(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Cores to which a process may be pinned beside the usable ones."""
-    cores: set[int] = set()
-    monkeypatch.setattr(local, "may_be_pinned_to", lambda core: core in cores)
-    return cores
-
-
-def test_the_core_that_was_asked_for(isolated: set[int]) -> None:
-    assert choose_core(2, [0, 1, 2, 3]) == (2, None)
-    assert choose_core(0, [0]) == (0, None)
-
-
-def test_an_isolated_core_may_be_asked_for(isolated: set[int]) -> None:
-    isolated.add(7)
-    assert choose_core(7, [0, 1]) == (7, None)
-
-
-@pytest.mark.parametrize(("usable", "chosen"), [([0, 1], 1), ([0, 5], 5), ([3, 1], 3)])
-def test_the_last_core_in_place_of_one_that_does_not_exist(
-    isolated: set[int], usable: Sequence[int], chosen: int
-) -> None:
-    core, warning = choose_core(2, usable)
-    assert core == chosen
-    assert warning == (f"core 2 does not exist or may not be used here: core {chosen} is used")
-
-
-@pytest.fixture
-def siblings(monkeypatch: pytest.MonkeyPatch) -> dict[int, set[int]]:
-    """SMT siblings by core; a core that isn't named has none."""
-    table: dict[int, set[int]] = {}
-    monkeypatch.setattr(local, "smt_siblings", lambda core: table.get(core, {core}))
-    return table
-
-
-def test_cores_without_siblings(siblings: dict[int, set[int]]) -> None:
-    assert cores_beside(2, [0, 1, 2, 3]) == ([0, 1, 3], None)
-    assert cores_beside(1, [0, 1]) == ([0], None)
-
-
-def test_the_sibling_is_left_alone(siblings: dict[int, set[int]]) -> None:
-    siblings[2] = {2, 6}
-    assert cores_beside(2, [0, 2, 4, 6]) == ([0, 4], None)
-
-
-def test_the_sibling_when_there_is_nothing_else(siblings: dict[int, set[int]]) -> None:
-    siblings[1] = {0, 1}
-    cores, problem = cores_beside(1, [0, 1])
-    assert cores == [0]
-    assert problem == "tracer and server run on the SMT sibling of core 1: no other is left"
-
-
-def test_the_only_core(siblings: dict[int, set[int]]) -> None:
-    cores, problem = cores_beside(0, [0])
-    assert cores == [0]
-    assert problem == "tracer and server run on core 0 as well: it is the only one"
-
-
-def test_an_isolated_core_is_not_among_the_usable_ones(siblings: dict[int, set[int]]) -> None:
-    siblings[7] = {3, 7}
-    assert cores_beside(7, [0, 3]) == ([0], None)
 
 
 def test_siblings_of_a_core_that_the_kernel_does_not_know() -> None:

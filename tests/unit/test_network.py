@@ -114,23 +114,43 @@ def test_no_file_at_all() -> None:
 class FakeTestbed:
     """Answers as the shell does that is asked for all files at once."""
 
-    def __init__(self, contents: dict[str, str], *, returncode: int = 0) -> None:
-        self._contents = contents
+    def __init__(
+        self,
+        contents: dict[str, str],
+        *,
+        client: dict[str, str] | None = None,
+        returncode: int = 0,
+    ) -> None:
+        self._contents = {Role.SERVER: contents, Role.WORKLOAD: client or contents}
         self._returncode = returncode
-        self.roles: list[Role] = []
 
     def run(self, argv: list[str], *, role: Role, timeout_s: float) -> Completed:
-        self.roles.append(role)
         assert argv[-len(COUNTER_FILES) :] == list(COUNTER_FILES)
-        printed = "".join(f"== {name}\n{text}" for name, text in self._contents.items())
+        printed = "".join(f"== {name}\n{text}" for name, text in self._contents[role].items())
         return Completed(tuple(argv), self._returncode, printed, "")
 
 
-def test_reading_in_the_place_of_the_server() -> None:
+def test_server_and_workload_in_one_network_namespace() -> None:
     testbed = FakeTestbed(FILES)
     assert read_tcp_counters(cast("Testbed", testbed), PORT) == parse_tcp_counters(FILES, PORT)
-    # /proc/net is that of the reader's own network namespace.
-    assert testbed.roles == [Role.SERVER]
+
+
+def test_each_counter_is_read_where_it_moves() -> None:
+    """Server and workload in pods: each has a network namespace of its own."""
+    client = {
+        "/proc/net/netstat": (
+            "TcpExt: TCPSynRetrans ListenOverflows ListenDrops\nTcpExt: 71 72 73\n"
+        ),
+        "/proc/net/sockstat": "TCP: inuse 1 orphan 0 tw 4000 alloc 3 mem 1\n",
+        "/proc/net/tcp": "",
+    }
+    counters = read_tcp_counters(cast("Testbed", FakeTestbed(FILES, client=client)), PORT)
+    server = parse_tcp_counters(FILES, PORT)
+    assert counters.listen_overflows == server.listen_overflows != 72
+    assert counters.listen_drops == server.listen_drops != 73
+    assert counters.syn_retransmits == 71 != server.syn_retransmits
+    assert counters.time_wait == 4000 > server.time_wait
+    assert counters.listener_inodes == server.listener_inodes
 
 
 def test_reading_where_ipv6_is_off() -> None:

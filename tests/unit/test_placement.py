@@ -37,7 +37,7 @@ class FakeTestbed:
 
     def run(self, argv: Sequence[str], *, role: Role, timeout_s: float) -> Completed:
         if argv[0] == "bpftool":
-            assert role is Role.NODE
+            assert role is Role.TRACER
             kind = argv[2]
             if self._missing == "bpftool":
                 raise TestbedError("cannot run bpftool: No such file or directory")
@@ -48,7 +48,8 @@ class FakeTestbed:
             raise TimeLimit("sh did not end within 30 s")
         return Completed(tuple(argv), 0 if self._ftrace is not None else 1, self._ftrace or "", "")
 
-    def read(self, path: Path) -> bytes:
+    def read(self, path: Path, *, role: Role) -> bytes:
+        assert role is Role.NODE
         pid = int(path.parts[2])
         if pid not in self._comms:
             raise TestbedError(f"cannot read {path}: No such file or directory")

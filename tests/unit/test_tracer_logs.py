@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -244,6 +243,7 @@ class FakeBpftrace:
         self.marks: list[Sequence[str]] = []
         self.ended = False
         self.slow = False
+        self.printed = self.stdout.read_bytes()
 
     pid = 4711
 
@@ -251,6 +251,7 @@ class FakeBpftrace:
         if text is None:
             self.code = -signal.SIGKILL
         else:
+            self.printed += text
             with self.stdout.open("ab") as file:
                 file.write(text)
 
@@ -262,8 +263,15 @@ class FakeBpftrace:
         self._print(self._answers.pop(0))
         return Completed(tuple(argv), 0, "", "")
 
-    def read(self, path: Path, offset: int = 0) -> bytes:
+    machine = "x86_64"
+
+    def read(self, path: Path, offset: int = 0, *, role: Role) -> bytes:
+        assert role is Role.TRACER
         return path.read_bytes()[offset:]
+
+    def remove(self, path: Path, *, role: Role) -> None:
+        assert role is Role.TRACER
+        path.unlink()
 
     def poll(self) -> int | None:
         return self.code
@@ -286,7 +294,6 @@ def tracing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[Tracing, FakeBpftrace]]:
     """Make a running bpftrace that gives certain answers to marks, and a last one at its end."""
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
     def made(
         answers: Sequence[bytes | None],
@@ -334,7 +341,10 @@ def test_a_trial_is_the_difference_to_the_dump_before_it(tracing: Made) -> None:
     assert trace.after_last_run == 1
     assert trace.problem is None
     assert not trace.stamps_full
-    assert printed == fake.stdout.read_bytes()
+    assert printed == fake.printed
+    # What has been fetched is deleted on the node.
+    assert not fake.stdout.exists()
+    assert not fake.stderr.exists()
     assert complaints == ""
     assert fake.ended
 

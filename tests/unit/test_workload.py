@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -10,14 +11,21 @@ from typing import cast
 import pytest
 
 from pytest_syslat.syscalls import SYSCALLS
-from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError, TimeLimit
+from pytest_syslat.testbeds.protocol import (
+    Completed,
+    FileState,
+    Role,
+    Testbed,
+    TestbedError,
+    TimeLimit,
+)
+from pytest_syslat.tools import LMBENCH_PROGRAMS as PROGRAMS
+from pytest_syslat.tools import ToolMissing, find_lmbench
 from pytest_syslat.workload import (
     FIGURE,
-    PROGRAMS,
     Workload,
     WorkloadError,
     built_in_helper,
-    find_lmbench,
 )
 
 CONNECT, EXECVE, OPENAT = SYSCALLS["connect"], SYSCALLS["execve"], SYSCALLS["openat"]
@@ -78,7 +86,7 @@ class TestFinding:
     def test_chosen_directory_lacks_programs(self, tmp_path: Path) -> None:
         make_program(tmp_path / "lat_syscall")
         make_program(tmp_path / "lat_connect").chmod(0o644)
-        with pytest.raises(WorkloadError) as caught:
+        with pytest.raises(ToolMissing) as caught:
             find_lmbench(tmp_path)
         assert str(caught.value) == (
             f"--syslat-lmbench-dir: lat_proc, lat_connect not found in {tmp_path}: "
@@ -106,7 +114,7 @@ class TestFinding:
 
     def test_nowhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *_, **__: False)
-        with pytest.raises(WorkloadError) as caught:
+        with pytest.raises(ToolMissing) as caught:
             find_lmbench(None)
         assert str(caught.value) == (
             "lmbench was not found: run 'make provision' (tools/provision.sh), "
@@ -133,13 +141,43 @@ class FakeTestbed:
         timeout_s: float,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
+        if argv[0] == "sh":
+            done = subprocess.run(argv, capture_output=True, text=True)
+            return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
         self.runs.append((list(argv), role, dict(env or {})))
         answer = self.answers[Path(argv[0]).name]
         if isinstance(answer, TestbedError):
             raise answer
         return answer
 
-    def write(self, path: Path, data: bytes, *, executable: bool = False) -> None:
+    endpoint = None
+
+    def read(self, path: Path, offset: int = 0, *, role: Role) -> bytes:
+        assert role is Role.WORKLOAD
+        return path.read_bytes()[offset:]
+
+    def state(self, path: Path, *, role: Role) -> FileState | None:
+        assert role is Role.WORKLOAD
+        if not path.exists():
+            return None
+        found = path.stat()
+        return FileState(
+            found.st_uid, os.geteuid(), found.st_mode & 0o777, os.access(path, os.X_OK)
+        )
+
+    def remove(self, path: Path, *, role: Role) -> None:
+        assert role is Role.WORKLOAD
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+
+    def libraries_of(self, program: Path) -> dict[str, str]:
+        return {}
+
+    def write(self, path: Path, data: bytes, *, role: Role, executable: bool = False) -> None:
+        assert role is Role.WORKLOAD
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         path.chmod(0o755 if executable else 0o644)
