@@ -20,7 +20,8 @@ help: ## Say what can be made
 
 # A shorter warm-up and fewer runs of openat than by default: it has 200,000 calls a trial even so.
 bench: provision $(READY) ## Measure what auditd costs on this host: about five minutes
-	@$(BIN)/pytest benchmarks --agent=auditd --syslat-warmup-sec=10 --syslat-openat-mult=1 $(ARGS)
+	@$(BIN)/pytest benchmarks --syslat-testbed=local --agent=auditd --syslat-warmup-sec=10 \
+		--syslat-openat-mult=1 $(ARGS)
 
 # Every step is run, whatever the earlier ones said, and the target fails when one of them did:
 # whoever reads the log of a failed run wants to know all that is wrong.
