@@ -70,7 +70,7 @@ enable_components() {
 
 apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
-        -o Acquire::Retries=3 -o APT::Update::Error-Mode=any "$@" >&2
+        -o Acquire::Retries=3 -o APT::Update::Error-Mode=any -o Dpkg::Use-Pty=0 "$@" >&2
 }
 
 # lmbench depends on a compiler, to compile it once more. We use its programs as they are, so it

@@ -7,7 +7,7 @@
 #   cluster.sh build          build only
 #   cluster.sh reset          down, and delete all that was built, too
 #   cluster.sh start PART     start one part of a cluster that is up, stop it, or both: to act
-#   cluster.sh stop PART      out an API server or a node that goes away. The parts are: keeper,
+#   cluster.sh stop PART      out an API server or a node that goes away. The parts are:
 #   cluster.sh restart PART   repository, etcd, containerd, apiserver, controller-manager,
 #                             scheduler, kubelet and relay
 #   cluster.sh enter COMMAND  run it in the cluster's namespaces: "ctr images list", "ip address"
@@ -55,25 +55,27 @@ check_machine() {
 in_background() {
     set -m
     "$2" >"$logs/$1.log" 2>&1 &
-    jobs_begun[$1]=$!
+    jobs_begun[$!]=$1
     set +m
 }
 
 end_jobs() {
-    local job
-    for job in "${!jobs_begun[@]}"; do
-        kill -KILL -- "-${jobs_begun[$job]}" 2>/dev/null || true
-    done
+    local pid
+    for pid in "${!jobs_begun[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
 }
 
+# Wait for all of them, but no longer than until the first one fails.
 finish_jobs() {
-    local job
-    for job in "${!jobs_begun[@]}"; do
-        if ! wait "${jobs_begun[$job]}"; then
-            tail -n 5 "$logs/$job.log" >&2
-            die "could not make the $job: all messages are in $logs/$job.log"
+    local pid status log
+    while [ ${#jobs_begun[@]} -gt 0 ]; do
+        status=0
+        wait -n -p pid "${!jobs_begun[@]}" || status=$?
+        log=$logs/${jobs_begun[$pid]}.log
+        if [ "$status" != 0 ]; then
+            tail -n 5 "$log" >&2
+            die "could not make the ${jobs_begun[$pid]}: all messages are in $log"
         fi
-        unset "jobs_begun[$job]"
+        unset "jobs_begun[$pid]"
     done
 }
 
@@ -89,7 +91,7 @@ make_the_images() {
 }
 
 build() {
-    declare -A jobs_begun=()
+    jobs_begun=()
     mkdir -p "$logs"
     trap end_jobs EXIT
     trap 'exit 129' HUP
@@ -140,7 +142,7 @@ import_images() {
 containerd_answers() { enter ctr version; }
 
 start_all() {
-    local part
+    local part importing
     save_host
     change_host
     make_certificates
@@ -149,12 +151,15 @@ start_all() {
     client_configuration admin "$relay_port" >"$kubeconfig"
     chmod 600 "$kubeconfig"
     wait_for 30 containerd containerd_answers
-    import_images
+    # This takes as long as all the rest.
+    import_images &
+    importing=$!
     start relay
     wait_for 90 apiserver api_answers
     for part in controller-manager scheduler kubelet; do start "$part"; done
     wait_for 90 kubelet node_ready
     wait_for 60 controller-manager accounts_ready
+    wait "$importing"
 }
 
 tell() {
@@ -237,7 +242,9 @@ lock() {
 usage() { sed -n '2,/^$/s/^#\( \|$\)//p' "$0"; }
 
 part() {
-    case " $PARTS " in *" ${1:-} "*) ;; *) die "no such part '${1:-}'; the parts are: $PARTS" ;; esac
+    # The others cannot do without the keeper.
+    local parts=${PARTS#keeper }
+    case " $parts " in *" ${1:-} "*) ;; *) die "no such part '${1:-}'; the parts are: $parts" ;; esac
     running keeper || die 'the cluster is not up: make cluster'
 }
 
