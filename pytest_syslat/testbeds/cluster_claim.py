@@ -74,19 +74,26 @@ class ClusterClaim:
             removed = remove_run(self._api, namespace)
         if namespace is None or not is_prepared(namespace):
             self._made_namespace = True
-            try:
-                self._api.create(namespace_object(self._rootdir, self.tags))
-            except AlreadyThere:
-                self._made_namespace = False
-                raise TestbedError(in_use("another run that started just now")) from None
+            self._made_namespace = self._created(namespace_object(self._rootdir, self.tags))
+            if not self._made_namespace:
+                raise TestbedError(in_use("another run that started just now"))
         self._holds_lease = True
-        try:
-            self._api.create(self._lease())
-        except AlreadyThere:
-            self._holds_lease = False
-            raise TestbedError(in_use("another run that started just now")) from None
+        self._holds_lease = self._created(self._lease())
+        if not self._holds_lease:
+            raise TestbedError(in_use("another run that started just now"))
         self._renewed_s = time.monotonic()
         return removed
+
+    def _created(self, body: Object) -> bool:
+        """Create an object of this run; False if another run was faster."""
+        try:
+            self._api.create(body)
+        except AlreadyThere:
+            metadata = body["metadata"]
+            found = self._api.get(body["kind"], metadata["name"], metadata.get("namespace"))
+            # The answer to a first attempt of ours may have been lost.
+            return (found["metadata"].get("labels") or {}).get(RUN_LABEL) == self.tags.run_id
+        return True
 
     def _refuse_others(self, namespace: Object) -> None:
         labels = namespace["metadata"].get("labels") or {}
@@ -182,12 +189,12 @@ def remove_run(api: ClusterApi, namespace: Object) -> list[str]:
         for kind, name in RUN_OBJECTS
         if api.delete(kind, name, NAMESPACE)
     ]
-    api.wait(
-        lambda: _nothing_is_left(api),
-        REMOVAL_LIMIT_S,
-        lambda: f"the objects of {NAMESPACE} are still there: kubectl -n {NAMESPACE} get all",
-    )
     if is_prepared(namespace):
+        api.wait(
+            lambda: _nothing_is_left(api),
+            REMOVAL_LIMIT_S,
+            lambda: f"the pods of {NAMESPACE} do not go: kubectl -n {NAMESPACE} describe pods",
+        )
         if api.delete("Lease", LEASE, NAMESPACE):
             removed.append(f"Lease {NAMESPACE}/{LEASE}")
         return removed

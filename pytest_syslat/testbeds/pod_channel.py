@@ -247,7 +247,8 @@ class PodProcess:
         if self._lost:
             return KILLED
         told = self._channel.ask("poll", pid=self.pid, timeout_s=timeout_s, patience_s=timeout_s)
-        code: int | None = told["code"]
+        # A runner that doesn't know it: the question came after Ctrl-C and has connected anew.
+        code: int | None = told.get("code", KILLED)
         return code
 
     def end(self) -> None:
