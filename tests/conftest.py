@@ -1,0 +1,29 @@
+"""What holds for all tests: none of them measures on the user's cluster by accident."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+USERS_KUBECONFIG: pytest.StashKey[str | None] = pytest.StashKey()
+"""What KUBECONFIG was at the start: the cluster that tests/cluster may use."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember it before anything changes it."""
+    config.stash[USERS_KUBECONFIG] = os.environ.get("KUBECONFIG")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No kubeconfig is found, neither in the variable nor in the home directory.
+
+    A variable that names a file which isn't there does both: `~/.kube/config` is only looked for
+    where the variable is unset or empty. For the whole session, because fixtures of modules start
+    runs, too; tests/cluster hands the user's own to the runs that it starts.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(tmp_path_factory.mktemp("no_cluster") / "kubeconfig"))
+        yield
