@@ -2,9 +2,9 @@
 # install-tools.sh [all|tracer|workload|server]
 #
 # Install what a pod of pytest-syslat needs into a container of Debian or Ubuntu: bpftrace for
-# the pod that traces, lmbench for the one that makes the calls, Python for all. Installing needs root.
-# The Dockerfile runs it while an image is built; the plugin runs it in a pod whose image lacks
-# the tools. When all is there, it changes nothing and needs no network.
+# the pod that traces, lmbench for the one that makes the calls, Python for all. The Dockerfile
+# runs it while an image is built, and each pod at its start. When all is there, it changes nothing
+# and needs neither root nor a network.
 
 set -eu
 
@@ -39,6 +39,8 @@ missing() {
     case $role in all | tracer)
         have bpftrace || echo bpftrace
         have mount || echo mount
+        # Of auditd only auditctl is used: in a container nothing starts the daemon.
+        have auditctl || echo auditd
         # Ubuntu ties bpftool to the kernel of the host and often has none that fits.
         have bpftool || [ "$distribution" = ubuntu ] || echo bpftool
         ;;
@@ -70,7 +72,7 @@ enable_components() {
 
 apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
-        -o Acquire::Retries=3 -o APT::Update::Error-Mode=any "$@" >&2
+        -o Acquire::Retries=3 -o APT::Update::Error-Mode=any -o Dpkg::Use-Pty=0 "$@" >&2
 }
 
 # lmbench depends on a compiler, to compile it once more. We use its programs as they are, so it
@@ -110,7 +112,7 @@ esac
 distribution=$(. /etc/os-release 2>/dev/null && printf '%s' "${ID:-}") || distribution=''
 
 packages=$(missing | paste -s -d ' ')
-[ -n "$packages" ] && [ "$(id -u)" != 0 ] &&
+[ -z "$packages" ] || [ "$(id -u)" = 0 ] ||
     die "not root, cannot install $packages: run the container as root, $MEND"
 # shellcheck disable=SC2086  # these are several names
 [ -z "$packages" ] || install $packages

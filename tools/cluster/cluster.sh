@@ -87,7 +87,8 @@ make_programs() {
 make_the_images() {
     once tree unpack_programs "$here/packages.sh"
     once plain make_plain_image "$here"/{images.sh,apt_index.py,image_archive.py}
-    once bench make_bench_image "$here/build_image.sh" "$built/plain" "$project"/images/*
+    once bench make_bench_image "$here/build_image.sh" "$built/plain" \
+        "$project"/{images/Dockerfile,manifests/programs/install-tools.sh}
 }
 
 build() {

@@ -35,7 +35,7 @@ Trusted: yes
 END
 }
 
-# A part of Debian's archive, with what images/install-tools.sh needs and the root lacks. Pods
+# A part of Debian's archive, with what manifests/programs/install-tools.sh needs and the root lacks. Pods
 # reach no other archive.
 make_repository() {
     local new=$work_images/repository libraries
@@ -47,7 +47,7 @@ make_repository() {
     apt_in "$work_images" apt-get -q -y --download-only --no-install-recommends \
         -o Dir::State::status="$work_images/root/var/lib/dpkg/status" \
         -o Dir::Cache::archives="$new/debian/pool" \
-        install bpftrace bpftool python3 mount util-linux $libraries
+        install auditd bpftrace bpftool python3 mount util-linux $libraries
     (cd "$new/debian/pool" && apt_in "$work_images" apt-get -q download lmbench)
     rm -rf "$new"/debian/pool/{partial,lock}
     python3 "$here/apt_index.py" "$new/debian" "$suite"
