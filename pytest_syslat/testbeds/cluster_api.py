@@ -18,12 +18,13 @@ import urllib3
 import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config.kube_config import KubeConfigMerger
 from kubernetes.dynamic import DynamicClient
 from kubernetes.stream import stream
 from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 from websocket import WebSocketException
 
-from pytest_syslat.testbeds.kubeconfig import kubeconfig_paths
+from pytest_syslat.testbeds.kubeconfig import current_context, kubeconfig_paths
 from pytest_syslat.testbeds.protocol import Completed, TestbedError, TimeLimit
 
 FIELD_MANAGER = "pytest-syslat"
@@ -84,24 +85,24 @@ class ClusterApi:
             )
         files = os.pathsep.join(map(str, paths))
         self._configuration = client.Configuration()
+        # Of several files the library takes the last one's current context, kubectl the first's.
+        wanted = context or current_context()
         try:
-            known, current = config.list_kube_config_contexts(files)
-            names = [str(each["name"]) for each in known]
+            merged = KubeConfigMerger(files).config
+            names = [str(each["name"]) for each in merged.value["contexts"]]
             if context is not None and context not in names:
                 raise TestbedError(
                     f"--syslat-kube-context: no context {context!r}: allowed is {', '.join(names)}"
                 )
-            if context is None and not current:
+            if wanted is None:
                 raise TestbedError(
                     "--syslat-kube-context: the kubeconfig names no current context: "
                     f"give one of {', '.join(names)}"
                 )
-            config.load_kube_config(
-                files, context=context, client_configuration=self._configuration
-            )
-        except (config.ConfigException, yaml.YAMLError, OSError) as error:
-            raise TestbedError(f"the kubeconfig {files} cannot be used: {error}") from error
-        self.context = context or str(current["name"])
+            config.load_kube_config(files, context=wanted, client_configuration=self._configuration)
+        except (config.ConfigException, yaml.YAMLError, OSError, TypeError) as error:
+            raise TestbedError(f"the kubeconfig {files} cannot be used: {_short(error)}") from error
+        self.context = wanted
         self.server = str(self._configuration.host)
         self._configuration.retries = urllib3.Retry(total=0)
         self._client = _LimitedClient(self._configuration)
@@ -112,7 +113,7 @@ class ClusterApi:
         try:
             return str(client.VersionApi(self._client).get_code().git_version)
         except (ApiException, urllib3.exceptions.HTTPError) as error:
-            raise _translated(error, f"context {self.context}", self.server) from error
+            raise _translated(error, f"ask context {self.context}", self.server) from error
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """Read one object; raises NotFound."""
@@ -238,7 +239,10 @@ class ClusterApi:
         """Run a program in a pod to its end by an exec of its own; raises TestbedError."""
         connection = self.connect(pod, namespace, container, argv)
         try:
-            connection.run_forever(timeout=timeout_s)
+            try:
+                connection.run_forever(timeout=timeout_s)
+            except (OSError, WebSocketException) as error:
+                raise Unreachable(f"the connection to pod {pod} was lost: {error}") from error
             if connection.is_open():
                 raise TimeLimit(f"{argv[0]} did not end within {timeout_s:g} s in pod {pod}")
             code = exit_code(connection.read_channel(ERROR_CHANNEL))
