@@ -5,6 +5,7 @@
 #   cluster.sh down           end it and put back all that it changed on this machine
 #   cluster.sh status         say what runs; exit 0 when all is well, 1 otherwise
 #   cluster.sh build          build only
+#   cluster.sh kubeconfig     print the path of the file that KUBECONFIG must name
 #   cluster.sh reset          down, and delete all that was built, too
 #   cluster.sh start PART     start one part of a cluster that is up, stop it, or both: to act
 #   cluster.sh stop PART      out an API server or a node that goes away. The parts are:
@@ -284,6 +285,7 @@ main() {
             shift
             enter "$@"
             ;;
+        kubeconfig) printf '%s\n' "$kubeconfig" ;;
         -h | --help | '') usage ;;
         *)
             usage
