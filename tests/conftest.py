@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-USERS_KUBECONFIG: pytest.StashKey[str | None] = pytest.StashKey()
-"""What KUBECONFIG was at the start: the cluster that tests/cluster may use."""
+USERS_KUBECONFIG = os.environ.get("KUBECONFIG")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Remember it before anything changes it."""
-    config.stash[USERS_KUBECONFIG] = os.environ.get("KUBECONFIG")
+@pytest.fixture(scope="session")
+def users_kubeconfig() -> str | None:
+    """What KUBECONFIG was at the start: the cluster that tests/cluster may use."""
+    return USERS_KUBECONFIG
 
 
 @pytest.fixture(scope="session", autouse=True)
