@@ -29,7 +29,7 @@ from pytest_syslat.rig import Rig
 from pytest_syslat.settings import Settings
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
-from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 from pytest_syslat.trial import Bench, Trial
 from pytest_syslat.workload import WorkloadError
 
@@ -241,6 +241,8 @@ class Experiment:
             return self._finished(trial, attempt, number, total)
         try:
             self._switch_to(key.arm, step)
+        except NodeLost as error:
+            trial = self._not_measured(key, invalid("testbed-failed", str(error)))
         except (AgentError, TestbedError) as error:
             trial = self._not_measured(key, invalid("agent-not-ready", str(error)))
         except Exception as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.tcp_server import server_address
-from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError, TimeLimit
+from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError, TimeLimit
 from pytest_syslat.tools import LMBENCH_PROGRAMS
 
 CALIBRATION_PROGRAMS = ("timing_o", "loop_o")
@@ -161,7 +161,7 @@ class Workload:
         return [str(self.directory / syscall.comm), *operation]
 
     def run(self, syscall: Syscall) -> Run:
-        """Run lmbench once, pinned; never raises for what lmbench does."""
+        """Run lmbench once, pinned; never raises for what lmbench does, only NodeLost."""
         command = self.command(syscall)
         try:
             done = self._testbed.run(
@@ -170,6 +170,8 @@ class Workload:
                 timeout_s=RUN_LIMIT_S,
                 env={**self._libraries(syscall), **self.calibration.environment},
             )
+        except NodeLost:
+            raise
         except TimeLimit as error:
             return Run(None, str(error))
         except TestbedError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ PATIENCE_S = 60.0
 PAUSE_S = 0.5
 PASSING_STATUS = (0, 429, 500, 502, 503, 504)
 """HTTP codes that tell of the server's state and not of the request; 0: no answer at all."""
+HANDSHAKE = re.compile(r"Handshake status ([0-9]+) ([^-+]*)")
 KINDS = {
     "Namespace": "v1",
     "Node": "v1",
@@ -319,6 +321,11 @@ def exit_code(status: str) -> int | None:
 def _translated(error: Exception, what: str, server: str) -> TestbedError:
     """One line for the user."""
     status = getattr(error, "status", None)
+    refused = HANDSHAKE.match(str(getattr(error, "reason", "")))
+    if refused and int(refused[1]) not in PASSING_STATUS:
+        # The library tells why a connection to a pod was refused in the text alone.
+        error = ApiException(status=int(refused[1]), reason=refused[2].strip())
+        status = error.status
     if not isinstance(error, ApiException) or not status:
         reason = getattr(error, "reason", None) or error
         return Unreachable(f"cannot {what}: {server} does not answer ({_short(reason)})")

@@ -19,8 +19,14 @@ from typing import Any
 from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 from websocket import WebSocketException
 
-from pytest_syslat.testbeds.cluster_api import hang_up
-from pytest_syslat.testbeds.protocol import Completed, FileState, TestbedError, TimeLimit
+from pytest_syslat.testbeds.cluster_api import NotFound, hang_up
+from pytest_syslat.testbeds.protocol import (
+    Completed,
+    FileState,
+    NodeLost,
+    TestbedError,
+    TimeLimit,
+)
 
 ANSWER_LIMIT_S = 20.0
 """Beside the time that the request itself may take."""
@@ -30,7 +36,7 @@ READ_ATTEMPTS = 3
 KILLED = -9
 
 
-class ConnectionLost(TestbedError):
+class ConnectionLost(NodeLost):
     """The runner cannot be reached any more, and all that it ran has been killed."""
 
 
@@ -165,10 +171,10 @@ class PodChannel:
                 self._connection = self._dial()
                 self._text = ""
                 self.place = self._exchange("hello", 0.0, {})
-            except TestbedError:
+            except TestbedError as error:
                 self.close()
-                if time.monotonic() > deadline:
-                    raise
+                if isinstance(error, NotFound) or time.monotonic() > deadline:
+                    raise NodeLost(str(error)) from error
                 time.sleep(PAUSE_S)
             else:
                 return

@@ -111,6 +111,10 @@ class TestbedError(Exception):
     __test__: ClassVar[bool] = False
 
 
+class NodeLost(TestbedError):
+    """The node cannot be reached: whatever was asked of it, more of it is in vain for now."""
+
+
 class TimeLimit(TestbedError):
     """A program did not end within its time limit and was ended."""
 
