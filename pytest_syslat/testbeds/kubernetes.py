@@ -365,6 +365,8 @@ class KubernetesTestbed:
         self._claim.renew()
         lost = [name for name in self._pods if not self._is_the_same(name)]
         if not lost:
+            for channel in self._channels.values():
+                channel.refresh()
             return
         self.warnings.append(f"made anew during the run: pod {', '.join(lost)}")
         self.generation += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import time
@@ -163,6 +164,12 @@ class PodChannel:
         if self._connection is None:
             self._connect()
         return self._exchange(operation, patience_s, fields)
+
+    def refresh(self) -> None:
+        """Notice now, and not in the midst of a trial, that the connection has been lost."""
+        if self._connection is not None:
+            with contextlib.suppress(ConnectionLost):
+                self.ask("hello")
 
     def _connect(self) -> None:
         deadline = time.monotonic() + RECONNECT_LIMIT_S

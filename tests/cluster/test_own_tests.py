@@ -9,6 +9,7 @@ from .support import Cluster, Project
 
 OWN_TESTS = """
 import re
+from pathlib import Path
 
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.testbeds.protocol import Filter, Role

@@ -275,6 +275,20 @@ def test_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("code", "kind"), [(403, TestbedError), (404, NotFound)])
+def test_pod_that_cannot_be_connected_to(
+    server: Server, api: ClusterApi, code: int, kind: type[TestbedError]
+) -> None:
+    """The library puts the reason into a text; it is not that the server does not answer."""
+    server.answers = [status(code, "pods is none")]
+    with pytest.raises(kind) as caught:
+        api.connect("workload", "n", "workload", ["true"])
+    told = str(caught.value)
+    assert told.startswith("cannot run a program in pod workload: ")
+    assert "does not answer" not in told
+    assert "\n" not in told
+
+
 # --- Programs in pods ----------------------------------------------------------------------------
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from pytest_syslat.testbeds import pod_channel
+from pytest_syslat.testbeds.cluster_api import NotFound
 from pytest_syslat.testbeds.pod_channel import ConnectionLost, PodChannel
-from pytest_syslat.testbeds.protocol import TestbedError, TimeLimit
+from pytest_syslat.testbeds.protocol import NodeLost, TestbedError, TimeLimit
 
 RUNNER = Path(__file__).resolve().parents[2] / "manifests" / "programs" / "pod_runner.py"
 CHUNK_BYTES = 512 * 1024
@@ -518,6 +519,28 @@ def test_runner_that_hangs_is_given_up(pod: Pod, monkeypatch: pytest.MonkeyPatch
             channel.read(pod.workdir / "any")
     finally:
         os.kill(runner.pid, signal.SIGCONT)
+
+
+def test_loss_is_noticed_between_two_trials(pod: Pod) -> None:
+    """An idle connection breaks unnoticed: that must not refuse the trial that uses it next."""
+    channel = pod.channel()
+    channel.refresh()
+    assert pod.connections == [], "nothing was lost, for nothing has been asked yet"
+    shell(channel, "true")
+    channel.refresh()
+    assert len(pod.connections) == 1
+    pod.connections[0].cut()
+    channel.refresh()
+    assert shell(channel, "echo next") == "next\n"
+    assert len(pod.connections) == 2
+
+
+def test_pod_that_is_gone_is_not_waited_for(pod: Pod) -> None:
+    """It is made anew before the next trial, under another name or with another runner."""
+    pod.problems = [NotFound("no such pod"), TestbedError("asked again")]
+    with pytest.raises(NodeLost, match=r"^no such pod$"):
+        shell(pod.channel(), "true")
+    assert len(pod.problems) == 1
 
 
 def test_request_after_the_loss_waits_for_the_server(pod: Pod) -> None:
