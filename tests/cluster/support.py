@@ -82,7 +82,7 @@ class Cluster:
         config.load_kube_config(kubeconfig, client_configuration=settings)
         settings.retries = urllib3.Retry(total=0)
         self.api = client.ApiClient(settings)
-        self.core = client.CoreV1Api(self.api)
+        self.core: Any = client.CoreV1Api(self.api)
         self.context = str(config.list_kube_config_contexts(kubeconfig)[1]["name"])
         files = [Path(each).resolve() for each in kubeconfig.split(os.pathsep) if each]
         self.is_this_machine = all(cluster_cache().resolve() in each.parents for each in files)
@@ -110,6 +110,25 @@ class Cluster:
             each["metadata"]["labels"].get("app.kubernetes.io/name", each["metadata"]["name"]): each
             for each in listed
         }
+
+    def contents(self) -> list[str]:
+        """What is in the namespace beside what every namespace has."""
+        listed = {
+            "Pod": self.core.list_namespaced_pod(NAMESPACE),
+            "ConfigMap": self.core.list_namespaced_config_map(NAMESPACE),
+            "DaemonSet": client.AppsV1Api(self.api).list_namespaced_daemon_set(NAMESPACE),
+            "Lease": client.CoordinationV1Api(self.api).list_namespaced_lease(NAMESPACE),
+        }
+        return [
+            f"{kind} {each['metadata']['name']}"
+            for kind, answer in listed.items()
+            for each in self._plain(answer)["items"]
+            if each["metadata"]["name"] != "kube-root-ca.crt"
+        ]
+
+    def exists(self, namespace: str) -> bool:
+        """Whether there is such a namespace."""
+        return self._found(lambda: self.core.read_namespace(namespace)) is not None
 
     def delete_pod(self, name: str) -> None:
         """As somebody who does not know what it is for."""
