@@ -27,7 +27,6 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from pytest_syslat.settings import OPTIONS
-from pytest_syslat.testbeds.local import cgroup2_mount
 from pytest_syslat.tools import find_tool
 
 Answer = TypeVar("Answer")
@@ -189,6 +188,11 @@ class Cluster:
 # --- The node, where it is this machine --------------------------------------------------------
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+POD_CGROUP = re.compile("pod[0-9a-f]{8}[-_][0-9a-f]{4}")
+"""Such as `pod` with a UID, or with underscores in the name of a systemd slice."""
+
+
 @dataclass(frozen=True)
 class NodeState:
     """What a run may leave on the node, seen from the host."""
@@ -210,8 +214,6 @@ class NodeState:
             capture_output=True,
             timeout=REQUEST_LIMIT_S,
         )
-        mount = cgroup2_mount()
-        assert mount is not None
         return cls(
             tracing_programs=frozenset(
                 f"{each['id']} ({each['type']} {each.get('name')})"
@@ -220,7 +222,10 @@ class NodeState:
             ),
             processes=frozenset(_pod_processes()),
             cgroups=frozenset(
-                str(each) for each in Path(mount).glob("kubepods*/**/") if "pod" in each.name[4:]
+                str(each)
+                for each in CGROUPS.rglob("*pod*")
+                # On a host with both versions the kubelet leaves those of v2 behind, empty.
+                if POD_CGROUP.search(each.name) and CGROUPS / "unified" not in each.parents
             ),
             audit_rules=frozenset(audit_rules()),
         )
