@@ -348,13 +348,13 @@ class Project:
         """Run pytest to its end."""
         return self.start(*arguments).wait(limit_s)
 
-    def wait_for_step(self, process: subprocess.Popen[bytes], step: str) -> None:
-        """Wait until a run has come to a step, such as `connect-vanilla-trial2: traced`."""
+    def wait_for_step(self, process: subprocess.Popen[bytes], step: str, *, times: int = 1) -> None:
+        """Wait until a run has come so often to a step, such as `openat-vanilla-trial2: traced`."""
         steps = self.directory / "steps.txt"
 
         def reached() -> bool:
             assert process.poll() is None, self.said()
-            return f"{step}\n" in steps.read_text()
+            return steps.read_text().splitlines().count(step) >= times
 
         wait_until(reached, RUN_LIMIT_S, step)
 

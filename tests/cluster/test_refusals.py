@@ -48,18 +48,9 @@ def test_unknown_context_is_told_with_those_that_exist(project: Project, cluster
     assert cluster.context in told
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        "--syslat-node=any",
-        "--syslat-image=any",
-        "--syslat-kube-context=any",
-        "--syslat-keep",
-    ],
-)
-def test_options_of_a_cluster_on_this_host(project: Project, option: str) -> None:
-    told = project.refusal(*QUICK, "--syslat-testbed=local", option)
-    assert told.startswith(f"{option.partition('=')[0]}: has no meaning on this host")
+def test_option_of_a_cluster_on_this_host(project: Project) -> None:
+    told = project.refusal(*QUICK, "--syslat-testbed=local", "--syslat-node=any")
+    assert told.startswith("--syslat-node: has no meaning on this host")
 
 
 def test_cluster_that_is_asked_for_but_not_there(project: Project, tmp_path: Path) -> None:
@@ -69,6 +60,7 @@ def test_cluster_that_is_asked_for_but_not_there(project: Project, tmp_path: Pat
 
 
 def test_image_that_cannot_be_had(project: Project, cluster: Cluster) -> None:
+    project.limits = {"kubernetes.PROBLEM_GRACE_S": 3.0}
     told = project.refusal(*QUICK, f"--syslat-image={MISSING_IMAGE}")
     assert told.startswith(f"the image {MISSING_IMAGE} cannot be had (")
     assert "images/Dockerfile" in told
