@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from pytest_syslat.syscalls import SYSCALLS
-from pytest_syslat.testbeds.local import LocalTestbed, choose_core, usable_cores
+from pytest_syslat.testbeds.cores import choose_core
+from pytest_syslat.testbeds.local import LocalTestbed, may_be_pinned_to, usable_cores
 from pytest_syslat.tools import find_lmbench
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.workload import Workload
@@ -43,7 +44,7 @@ def figure_us(workload: Workload) -> float:
 
 def main(rounds: int) -> None:
     """Measure and print."""
-    core, _ = choose_core(2, usable_cores())
+    core, _ = choose_core(2, usable_cores(), may_be_pinned_to)
     testbed = LocalTestbed(core=core, run_id="perf")
     figures_us: dict[str, list[float]] = {}
     rates: dict[str, list[float]] = {}

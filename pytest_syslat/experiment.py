@@ -68,6 +68,8 @@ class Experiment:
         self.plan = plan
         self.trials: dict[TrialKey, Trial] = {}
         self.replaced: list[Trial] = []
+        self.interrupted: Trial | None = None
+        """The trial at hand when the run was ended early: refused, and in the findings alone."""
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
         self.warnings: list[str] = []
@@ -228,6 +230,15 @@ class Experiment:
             self._store(self._measured(key, attempt=1))
 
     def _measured(self, key: TrialKey, attempt: int) -> Trial:
+        try:
+            return self._measured_now(key, attempt)
+        except KeyboardInterrupt as stop:
+            self.interrupted = self._not_measured(
+                key, invalid("interrupted", f"the run was ended: {str(stop) or 'Ctrl-C'}")
+            )
+            raise
+
+    def _measured_now(self, key: TrialKey, attempt: int) -> Trial:
         assert self._bench is not None
         number, total = self.plan.order.index(key) + 1, len(self.plan.order)
 
@@ -235,7 +246,9 @@ class Experiment:
             self._progress.trial_step(key, name, number, total)
 
         try:
-            self._rig.renew()
+            if self._rig.renew() and self._audit_is_open:
+                # The rule went with the pod.
+                self._audit.quieten()
         except (TestbedError, WorkloadError) as error:
             trial = self._not_measured(key, invalid("testbed-failed", str(error)))
             return self._finished(trial, attempt, number, total)

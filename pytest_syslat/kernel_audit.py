@@ -83,6 +83,12 @@ class KernelAudit:
         if self.is_quiet():
             self.control("-d", *QUIET_RULE)
 
+    def problem(self) -> str | None:
+        """Why audit reaches the workload though no rule of ours wants that, if it does."""
+        if self.is_quiet() or self.keyed_rules():
+            return None
+        return "somebody has deleted the rule that keeps the kernel's audit off the workload"
+
     def is_quiet(self) -> bool:
         """Whether that rule is loaded."""
         return any(is_quiet_rule(rule) for rule in self.rules())

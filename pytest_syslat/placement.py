@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
 
 LIST_LIMIT_S = 30.0
 EVENT_PREFIXES = ("sys_enter_", "sys_exit_")
@@ -104,6 +104,8 @@ def _bpftool(testbed: Testbed, kind: str) -> list[dict[str, Any]] | None:
             ["bpftool", "-j", kind, "show"], role=Role.TRACER, timeout_s=LIST_LIMIT_S
         )
         entries = json.loads(shown.stdout or "[]") if shown.ok else None
+    except NodeLost:
+        raise
     except (TestbedError, ValueError):
         return None
     return entries if isinstance(entries, list) else None

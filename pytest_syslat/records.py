@@ -36,6 +36,10 @@ class Measured(Protocol):
         """Attempts that do not count: replaced by a repeat, or repeats that replaced nothing."""
 
     @property
+    def interrupted(self) -> Trial | None:
+        """The trial at hand when the run was ended early."""
+
+    @property
     def repeats(self) -> Mapping[str, int]:
         """Repeated trials by arm."""
 
@@ -72,10 +76,7 @@ class RunRecord:
             path = files.log_path(key.arm, key.syscall, key.trial, refused=trial.refused)
             write_atomically(path, trial.log)
             write_atomically(path.with_suffix(".stderr"), trial.stderr_text)
-        own = sorted(
-            (each for each in measured.trials.values() if each.key.arm == key.arm),
-            key=lambda each: (each.key.trial, each.key.syscall),
-        )
+        own = [each for each in sorted_trials(measured.trials.values()) if each.key.arm == key.arm]
         valid = [each for each in own if not each.refused]
         summary = summary_frame(
             row
@@ -88,17 +89,30 @@ class RunRecord:
         for name in ("iqr", "raw"):
             write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
         write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
-        first = [each for each in measured.replaced if each.key.arm == key.arm]
-        write_frame(
-            files.validity_path(key.arm), _frame(VALIDITY_COLUMNS, _validity_rows(own, first))
-        )
+        self._write_validity(measured, key.arm)
         write_atomically(files.sysinfo_path(key.arm), sysinfo_text(self._facts))
         self._note(measured)
         self._write_run()
 
+    def _write_validity(self, measured: Measured, arm: str) -> None:
+        stopped = [measured.interrupted] if measured.interrupted else []
+        trials = [
+            each
+            for each in (*sorted_trials(measured.trials.values()), *stopped)
+            if each.key.arm == arm
+        ]
+        first = [each for each in measured.replaced if each.key.arm == arm]
+        frame = _frame(VALIDITY_COLUMNS, _validity_rows(trials, first))
+        write_frame(self.directory.validity_path(arm), frame)
+
     def close(self, measured: Measured, results: Sequence[CellResult], *, complete: bool) -> None:
         """Write overheads and verdicts, and whether the run is complete."""
         self._note(measured)
+        if measured.interrupted:
+            arm = measured.interrupted.key.arm
+            self.directory.arm(arm)
+            self._write_validity(measured, arm)
+            self._run["interrupted"] = measured.interrupted.as_dict()
         placements = {str(trial.placement) for trial in measured.trials.values()}
         placement = placements.pop() if len(placements) == 1 else str(Placement.UNKNOWN)
         if results:
@@ -122,6 +136,11 @@ class RunRecord:
     def _write_run(self) -> None:
         text = json.dumps(_without_nan(self._run), indent=1, ensure_ascii=False)
         write_atomically(self.directory.run_path, text + "\n")
+
+
+def sorted_trials(trials: Iterable[Trial]) -> list[Trial]:
+    """In the order of the files: by block, then by syscall."""
+    return sorted(trials, key=lambda each: (each.key.trial, each.key.syscall))
 
 
 def _frame(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

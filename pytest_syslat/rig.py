@@ -44,12 +44,21 @@ class Rig:
         server.start()
         return server
 
-    def renew(self) -> None:
-        """Before each trial: put back what somebody else has removed; raises TestbedError."""
+    def renew(self) -> bool:
+        """Before each trial: put back what somebody else has removed.
+
+        Returns:
+            Whether anything had to be put back.
+
+        Raises:
+            TestbedError, WorkloadError: It could not be put back.
+        """
         self.testbed.renew()
-        if self.testbed.generation != self._generation:
-            self.workload.place_files()
-            self._generation = self.testbed.generation
+        if self.testbed.generation == self._generation:
+            return False
+        self.workload.place_files()
+        self._generation = self.testbed.generation
+        return True
 
     def close(self) -> list[str]:
         """Stop and remove all parts; what could not be removed is returned."""

@@ -45,6 +45,7 @@ FIRST_ANSWER_LIMIT_S = 0.5
 MARK_LIMIT_S = 20.0
 STOP_LIMIT_S = 15.0
 POLL_S = 0.01
+RUNTIME_ERRORS = ("helper_error", "runtime_error")
 CGROUP_FILTER = "cgroup == (uint64)$1"
 PID_NAMESPACE_FILTER = (
     "((struct task_struct *)curtask)->nsproxy->pid_ns_for_children->ns.inum == (uint64)$1"
@@ -308,12 +309,13 @@ class Tracing:
                 else f"ended {'early, ' if died else ''}{_ended(code)}"
             )
             problem = f"bpftrace {how}: {self._complaint()}"
+        problem = problem or self._reader.error(printed)
         if not self._reader.holds_dump(printed):
             raise TracerError(problem or "bpftrace printed no figures")
         final = self._reader.last_dump(printed)
         expected = self._last.total if self._last is not None else final.total
         told = self.printed()
-        self._remove_output()
+        self.remove_output()
         return (
             Trace(
                 succeeded=final.succeeded.without(self._base.succeeded),
@@ -336,7 +338,8 @@ class Tracing:
         """All that bpftrace printed so far, on stdout and on stderr."""
         return self._stdout.so_far(), self._stderr.so_far().decode(errors="replace")
 
-    def _remove_output(self) -> None:
+    def remove_output(self) -> None:
+        """Delete on the node what has been fetched."""
         self._stdout.remove()
         self._stderr.remove()
 
@@ -401,13 +404,20 @@ class MapLog:
             if message.get("type") == "lost_events"
         )
 
+    def error(self, text: bytes) -> str | None:
+        """What failed inside the kernel while calls were counted, if anything did."""
+        for message in _json_lines(text):
+            if message.get("type") in RUNTIME_ERRORS:
+                return f"bpftrace reported a failure in the kernel: {json.dumps(message)[:200]}"
+        return None
+
 
 class EventLog:
     """Reads the text that the `events_*.bt` programs print: a line a call, counters at marks."""
 
     LINE = re.compile(rb"^@(total|other): ([0-9]+)\n", re.MULTILINE)
     TOTAL = re.compile(rb"^@total: [0-9]+\n", re.MULTILINE)
-    STAMP = re.compile(rb"^@start\[[0-9]+\]: ", re.MULTILINE)
+    STAMP = re.compile(rb"^@start\[-?[0-9]+\]: ", re.MULTILINE)
     LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
 
     def holds_dump(self, text: bytes) -> bool:
@@ -437,6 +447,10 @@ class EventLog:
     def lost(self, text: bytes) -> int:
         """Events that bpftrace reports as lost."""
         return sum(int(number) for number in self.LOST.findall(text))
+
+    def error(self, text: bytes) -> str | None:  # noqa: ARG002
+        """In text mode bpftrace warns of failures in the kernel on stderr."""
+        return None
 
 
 def parse_events(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -251,6 +251,9 @@ class _TrialRun:
         self._check_place_again()
 
         cores.append(bench.workload.allowed_cores())
+        audit_problem = bench.audit.problem() if bench.audit.available else None
+        if audit_problem:
+            self.findings.append(invalid("audit-not-kept-off", audit_problem))
         self.findings += check_trace(self.trace, self._syscall, bench.settings.min_calls)
         self.findings += check_runs([*self.runs_untraced, *self.runs_traced])
         self.findings += check_pinning(cores, bench.testbed.core)
@@ -297,7 +300,9 @@ class _TrialRun:
     def _check_place_again(self) -> None:
         """Nobody may have come or gone while the tracer was attached; called after it has ended."""
         holders = list_holders(self._bench.testbed)
-        if holders is not None and self._holders is not None and holders != self._holders:
+        if holders is None:
+            self.placement = Placement.UNKNOWN
+        elif self._holders is not None and holders != self._holders:
             self.placement = Placement.UNKNOWN
             self._warn_of_tracers(holders or self._holders)
 
@@ -333,3 +338,4 @@ class _TrialRun:
                 # What speaks for the reason of a failure is kept, too.
                 with contextlib.suppress(TestbedError):
                     self.log, self.tracer_stderr = self._tracing.printed()
+                    self._tracing.remove_output()

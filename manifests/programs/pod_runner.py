@@ -45,11 +45,25 @@ def answer(message: dict[str, object]) -> None:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and all that it started: they share a process group."""
+    """Kill a program and all that it started: they share a process group.
+
+    The number of a group means somebody else once its leader has been reaped, and this runs as root
+    among all processes of the node.
+    """
+    if process.returncode is not None:
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(END_LIMIT_S)
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a program has ended, without reaping it."""
+    if process.returncode is not None:
+        return True
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, options) is not None
 
 
 def popen(
@@ -95,9 +109,14 @@ def start(request: dict[str, Any]) -> dict[str, object]:
 def poll(request: dict[str, Any]) -> dict[str, object]:
     """Tell the exit code of a background program, null while it runs."""
     process = started[request["pid"]]
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(request["timeout_s"])
-    return {"code": process.poll()}
+    deadline = time.monotonic() + request["timeout_s"]
+    while not has_ended(process):
+        if time.monotonic() >= deadline:
+            return {"code": None}
+        time.sleep(0.01)
+    # What it has left running goes with it, while the number is still its own.
+    kill_group(process)
+    return {"code": process.returncode}
 
 
 def send_signal(request: dict[str, Any]) -> dict[str, object]:
@@ -209,8 +228,9 @@ def beat() -> None:
 def kill_all(*_: object) -> None:
     """Kill all that was started, and end."""
     for process in list(started.values()):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
     os._exit(0)
 
 

@@ -139,6 +139,9 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
             reporter.write_line(f"  {line}")
     if experiment is None:
         return
+    if experiment.interrupted:
+        key = experiment.interrupted.key
+        reporter.write_line(f"{key.id} is refused: {experiment.interrupted.reasons[0]}", red=True)
     if experiment.repeats:
         counted = ", ".join(f"{arm} {count}" for arm, count in sorted(experiment.repeats.items()))
         reporter.write_line(f"repeated trials: {counted}")

@@ -6,13 +6,14 @@ repeated. Errors become one line for the user.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import urllib3
@@ -21,6 +22,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.kube_config import KubeConfigMerger
 from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.resource import Resource
 from kubernetes.stream import stream
 from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 from websocket import WebSocketException
@@ -37,15 +39,16 @@ PASSING_STATUS = (0, 429, 500, 502, 503, 504)
 """HTTP codes that tell of the server's state and not of the request; 0: no answer at all."""
 HANDSHAKE = re.compile(r"Handshake status ([0-9]+) ([^-+]*)")
 KINDS = {
-    "Namespace": "v1",
-    "Node": "v1",
-    "Pod": "v1",
-    "ConfigMap": "v1",
-    "Event": "v1",
-    "ServiceAccount": "v1",
-    "DaemonSet": "apps/v1",
-    "Lease": "coordination.k8s.io/v1",
+    "Namespace": ("", "v1", "namespaces"),
+    "Node": ("", "v1", "nodes"),
+    "Pod": ("", "v1", "pods"),
+    "ConfigMap": ("", "v1", "configmaps"),
+    "Event": ("", "v1", "events"),
+    "DaemonSet": ("apps", "v1", "daemonsets"),
+    "Lease": ("coordination.k8s.io", "v1", "leases"),
 }
+"""Group, version and plural of the kinds that are used."""
+CLUSTER_WIDE = ("Namespace", "Node")
 
 Object = dict[str, Any]
 Answer = TypeVar("Answer")
@@ -63,12 +66,34 @@ class Unreachable(TestbedError):
     """The server does not answer."""
 
 
+class GivenUp(Unreachable):
+    """The server has not answered for so long that waiting again is in vain."""
+
+
 class _LimitedClient(client.ApiClient):
-    """Gives each request a time limit, also those of the dynamic client's discovery."""
+    """Gives each request a time limit."""
 
     def call_api(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["_request_timeout"] = kwargs.get("_request_timeout") or REQUEST_LIMIT_S
         return super().call_api(*args, **kwargs)
+
+
+class _NoDiscovery:
+    """Spares the dynamic client its question for all kinds of the server.
+
+    It would keep the answer in a file with a guessable name in the directory for temporary files,
+    and believe what it finds there.
+    """
+
+    def __init__(self, *_: object) -> None:
+        """Nothing is asked."""
+
+
+class _Nothing:
+    """Takes the library's second copy of all that a connection prints, and forgets it."""
+
+    def write(self, _text: str) -> None:
+        """Forget it."""
 
 
 class ClusterApi:
@@ -108,20 +133,42 @@ class ClusterApi:
         self.server = str(self._configuration.host)
         self._configuration.retries = urllib3.Retry(total=0)
         self._client = _LimitedClient(self._configuration)
-        self._dynamic: DynamicClient | None = None
+        dynamic = DynamicClient(self._client, discoverer=_NoDiscovery)
+        self._resources = {
+            kind: Resource(
+                prefix="apis" if group else "api",
+                group=group,
+                api_version=version,
+                kind=kind,
+                namespaced=kind not in CLUSTER_WIDE,
+                verbs=[],
+                name=plural,
+                client=dynamic,
+            )
+            for kind, (group, version, plural) in KINDS.items()
+        }
+        self._away_since_s: float | None = None
+        self._ahead = timedelta(0)
 
     def version(self) -> str:
         """The server's version; raises Unreachable at once if it does not answer."""
         try:
-            return str(client.VersionApi(self._client).get_code().git_version)
+            told, _, headers = client.VersionApi(self._client).get_code_with_http_info()
         except (ApiException, urllib3.exceptions.HTTPError) as error:
             raise _translated(error, f"ask context {self.context}", self.server) from error
+        if headers.get("Date"):
+            self._ahead = parsedate_to_datetime(headers["Date"]) - datetime.now(UTC)
+        return str(told.git_version)
+
+    def now(self) -> datetime:
+        """The time by the server's clock, once it has told its version: all runs agree on it."""
+        return datetime.now(UTC) + self._ahead
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """Read one object; raises NotFound."""
         return self._asked(
             f"read {kind} {name}",
-            lambda: self._resource(kind).get(name=name, namespace=namespace).to_dict(),
+            lambda: self._resources[kind].get(name=name, namespace=namespace).to_dict(),
         )
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
@@ -136,7 +183,7 @@ class ClusterApi:
         found: Object = self._asked(
             f"list {kind}s",
             lambda: (
-                self._resource(kind)
+                self._resources[kind]
                 .get(namespace=namespace, label_selector=selector or None)
                 .to_dict()
             ),
@@ -148,7 +195,7 @@ class ClusterApi:
         return self._asked(
             f"create {body['kind']} {body['metadata']['name']}",
             lambda: (
-                self._resource(body["kind"])
+                self._resources[body["kind"]]
                 .create(
                     body=body,
                     namespace=body["metadata"].get("namespace"),
@@ -163,7 +210,7 @@ class ClusterApi:
         return self._asked(
             f"apply {body['kind']} {body['metadata']['name']}",
             lambda: (
-                self._resource(body["kind"])
+                self._resources[body["kind"]]
                 .server_side_apply(
                     body=body,
                     namespace=body["metadata"].get("namespace"),
@@ -174,25 +221,66 @@ class ClusterApi:
             ),
         )
 
-    def delete(self, kind: str, name: str, namespace: str | None = None) -> bool:
-        """Ask for the deletion of an object and of what belongs to it; False if it is gone."""
+    def replace(self, body: Object) -> Object:
+        """Replace an object as it was read; raises AlreadyThere if it has changed meanwhile."""
+        return self._asked(
+            f"replace {body['kind']} {body['metadata']['name']}",
+            lambda: (
+                self._resources[body["kind"]]
+                .replace(
+                    body=body,
+                    namespace=body["metadata"].get("namespace"),
+                    field_manager=FIELD_MANAGER,
+                )
+                .to_dict()
+            ),
+        )
+
+    def delete(self, body: Object) -> bool:
+        """Ask for the deletion of an object as it was read, and of what belongs to it.
+
+        Returns:
+            False if it is gone, or another one has taken its name.
+        """
+        kind, metadata = body["kind"], body["metadata"]
+        options = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": metadata["uid"]},
+            "propagationPolicy": "Background",
+        }
         try:
             self._asked(
-                f"delete {kind} {name}",
-                lambda: self._resource(kind).delete(
-                    name=name, namespace=namespace, propagation_policy="Background"
+                f"delete {kind} {metadata['name']}",
+                lambda: self._resources[kind].delete(
+                    name=metadata["name"], namespace=metadata.get("namespace"), body=options
                 ),
             )
-        except NotFound:
+        except (NotFound, AlreadyThere):
             return False
         return True
 
     def connect(self, pod: str, namespace: str, container: str, argv: Sequence[str]) -> WSClient:
-        """Start a program in a pod and stay connected to it; raises TestbedError.
+        """Start a program in a pod and stay connected to it.
 
         A thread of its own makes the connection: the library has no time limit for it, and turns
         the user's Ctrl-C into an error of its own.
+
+        Raises:
+            NotFound: There is no such pod.
+            GivenUp: The server has not answered for a long time.
+            TestbedError: It did not work this time.
         """
+        try:
+            made = self._connected(pod, namespace, container, argv)
+        except Unreachable as error:
+            if self._is_given_up():
+                raise GivenUp(str(error)) from error
+            raise
+        self._away_since_s = None
+        return made
+
+    def _connected(self, pod: str, namespace: str, container: str, argv: Sequence[str]) -> WSClient:
         outcome: list[WSClient | BaseException] = []
         given_up = threading.Event()
 
@@ -233,6 +321,7 @@ class ClusterApi:
                 raise made
             raise _translated(made, f"run a program in pod {pod}", self.server) from made
         made.sock.settimeout(REQUEST_LIMIT_S)
+        vars(made)["_all"] = _Nothing()
         return made
 
     def run(
@@ -277,28 +366,34 @@ class ClusterApi:
                 raise TestbedError(problem())
             time.sleep(pause_s)
 
-    def _resource(self, kind: str) -> Any:
-        if self._dynamic is None:
-            self._dynamic = DynamicClient(self._client)
-        return self._dynamic.resources.get(api_version=KINDS[kind], kind=kind)
-
     def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return ask()
+                answer = ask()
             except (ApiException, urllib3.exceptions.HTTPError) as error:
                 passing = getattr(error, "status", 0) in PASSING_STATUS
-                if not passing or time.monotonic() > deadline:
+                if not passing or self._is_given_up():
                     raise _translated(error, what, self.server) from error
+            else:
+                self._away_since_s = None
+                return answer
             time.sleep(PAUSE_S)
+
+    def _is_given_up(self) -> bool:
+        """Whether the server has been away for too long; called when it has not answered.
+
+        The wait is one for all requests: whoever has waited in vain does not wait again with each
+        further request, but asks once.
+        """
+        if self._away_since_s is None:
+            self._away_since_s = time.monotonic()
+        return time.monotonic() - self._away_since_s > PATIENCE_S
 
 
 def hang_up(connection: WSClient) -> None:
     """Close a connection to a pod, whatever state it is in."""
-    # The library leaves the socket open where the other side has said goodbye first.
-    with contextlib.suppress(OSError, WebSocketException):
-        connection.close(timeout=1)
+    # Without a goodbye: the library's swallows the user's Ctrl-C, and leaves the socket open where
+    # the other side was faster.
     connection.sock.shutdown()
 
 
@@ -339,7 +434,8 @@ def _translated(error: Exception, what: str, server: str) -> TestbedError:
         return AlreadyThere(f"cannot {what}: {told}")
     if status == 401:
         return TestbedError(f"cannot {what}: the account of the kubeconfig is not accepted")
-    if status == 403:
+    # Quotas and admission rules refuse with the same status: no right would help there.
+    if status == 403 and (" cannot " in told or told == "Forbidden"):
         return TestbedError(
             f"cannot {what}: {told}; an administrator can allow it: "
             "kubectl apply -k manifests/rbac, then bind the account to its roles"

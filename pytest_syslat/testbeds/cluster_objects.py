@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from pytest_syslat.testbeds.protocol import TestbedError
 
-LEASE_S = 600
+LEASE_S = 120
 """A run that has not been heard of for so long is dead."""
 BLOCKING_TAINTS = ("NoSchedule", "NoExecute")
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
@@ -98,6 +99,18 @@ def _containers(status: Object) -> list[Object]:
     return [container for containers in found for container in containers]
 
 
+def ipv4_address(pod: Object) -> str:
+    """The IPv4 address of a pod, which lat_connect dials; raises TestbedError if it has none."""
+    status = pod["status"]
+    addresses = [each["ip"] for each in status.get("podIPs") or [{"ip": status.get("podIP", "")}]]
+    for address in addresses:
+        if "." in address:
+            return str(address)
+    raise TestbedError(
+        f"pod {pod['metadata']['name']} has no IPv4 address, and lat_connect dials no other"
+    )
+
+
 def daemonset_is_ready(body: Object) -> bool:
     """Whether the controller has seen the last change, and every wanted pod is new and ready."""
     status = body.get("status", {})
@@ -122,12 +135,16 @@ def label_time(moment: datetime) -> str:
 
 def is_live(lease: Object, now: datetime) -> bool:
     """Whether the run that holds a lease has renewed it in time."""
+    return silent_s(lease, now) < float(lease.get("spec", {}).get("leaseDurationSeconds", 0))
+
+
+def silent_s(lease: Object, now: datetime) -> float:
+    """Seconds since the holder of a lease was heard of; infinite if it never was."""
     spec = lease.get("spec", {})
     renewed = spec.get("renewTime") or spec.get("acquireTime")
     if renewed is None:
-        return False
-    until = datetime.fromisoformat(renewed) + timedelta(seconds=spec["leaseDurationSeconds"])
-    return now < until
+        return math.inf
+    return (now - datetime.fromisoformat(renewed)).total_seconds()
 
 
 def age_s(body: Object, now: datetime) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from pytest_syslat.testbeds.cluster_claim import ClusterClaim
 from pytest_syslat.testbeds.cluster_objects import (
     choose_node,
     daemonset_is_ready,
+    ipv4_address,
     is_ready,
     pending_reason,
     pod_problem,
@@ -27,6 +29,7 @@ from pytest_syslat.testbeds.manifest_objects import (
     WORKLOAD,
     config_map_objects,
     pod_object,
+    shipped_files,
 )
 from pytest_syslat.testbeds.pod_channel import PodChannel
 from pytest_syslat.testbeds.protocol import (
@@ -35,6 +38,7 @@ from pytest_syslat.testbeds.protocol import (
     Endpoint,
     FileState,
     Filter,
+    NodeLost,
     Process,
     Role,
     TestbedError,
@@ -143,6 +147,9 @@ class KubernetesTestbed:
         self._channels: dict[str, PodChannel] = {}
         self._cgroups: list[PurePosixPath] = []
         self._cgroup2: PurePosixPath | None = None
+        self._bound = False
+        self._measured_core: int | None = None
+        self._beside: dict[str, list[int]] = {}
         self.warnings: list[str] = [] if warnings is None else warnings
         self.node = ""
         self.core = pin_core
@@ -164,6 +171,7 @@ class KubernetesTestbed:
             self._api.apply(body)
         self._make_tracer()
         self._make_workload_and_server()
+        self._bind()
 
     def _nodes(self) -> list[Object]:
         if self._wanted_node is not None:
@@ -197,13 +205,29 @@ class KubernetesTestbed:
             self._make_pod(name)
         for name in (WORKLOAD, SERVER):
             self._await_pod(name)
+
+    def _bind(self) -> None:
+        """Connect to the pods and find out where they are; done again after any was made anew."""
+        self._bound = False
         self._choose_cores()
         self._connect()
         self._find_workload()
-        said = self._channel(Role.SERVER).read(WORKDIR / "ready").decode().split()
+        self._find_server()
+        self._bound = True
+
+    def _find_server(self) -> None:
+        server = self._channel(Role.SERVER)
+        cores = ",".join(map(str, self._beside[SERVER]))
+        # The server is the pod's first process, and was there before its cores were chosen.
+        moved = server.run(
+            ["taskset", "--all-tasks", "--cpu-list", "--pid", cores, "1"], timeout_s=ASK_LIMIT_S
+        )
+        if not moved.ok:
+            raise TestbedError(f"the TCP server cannot be kept off the core: {moved.complaint}")
+        said = server.read(WORKDIR / "ready").decode().split()
         if len(said) != 2:
             raise TestbedError(f"the TCP server in pod {SERVER} did not say that it is ready")
-        self.endpoint = Endpoint(self._pods[SERVER]["status"]["podIP"], int(said[1]))
+        self.endpoint = Endpoint(ipv4_address(self._pods[SERVER]), int(said[1]))
 
     def _make_pod(self, name: str) -> None:
         body = self._object(name)
@@ -236,13 +260,22 @@ class KubernetesTestbed:
         def started() -> Object | None:
             pod = self._find_pod(name)
             last[:] = [pod] if pod else []
+            waited_s = time.monotonic() - begin_s
             if pod is None:
+                if waited_s > PROBLEM_GRACE_S:
+                    raise TestbedError(f"pod {name} is not made: {self._why_no_pod(name)}")
                 return None
+            further = {each["name"] for each in pod["spec"]["containers"]} - {name}
+            if further:
+                raise TestbedError(
+                    f"pod {name} was given further containers ({', '.join(sorted(further))}): "
+                    f"what is measured would pass through them; exempt the namespace {NAMESPACE}"
+                )
             if is_ready(pod):
                 return pod
             problem = pod_problem(pod)
             unschedulable = "cannot be scheduled" in pending_reason(pod)
-            if (problem or unschedulable) and time.monotonic() - begin_s > PROBLEM_GRACE_S:
+            if (problem or unschedulable) and waited_s > PROBLEM_GRACE_S:
                 raise TestbedError(problem or f"pod {name}: {pending_reason(pod)}")
             return None
 
@@ -251,7 +284,7 @@ class KubernetesTestbed:
             START_LIMIT_S,
             lambda: (
                 f"pod {name} was not ready within {START_LIMIT_S:g} s: "
-                + (pending_reason(last[0]) if last else self._why_no_pod())
+                + (pending_reason(last[0]) if last else self._why_no_pod(name))
             ),
         )
 
@@ -260,12 +293,19 @@ class KubernetesTestbed:
             return self._api.find("Pod", name, NAMESPACE)
         pods = self._api.list("Pod", NAMESPACE, f"app.kubernetes.io/name={TRACER}")
         present = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-        return next((pod for pod in present if pod["spec"].get("nodeName") == self.node), None)
+        # One that has no place yet is bound to our node all the same.
+        return next(
+            (pod for pod in present if pod["spec"].get("nodeName") in (None, self.node)), None
+        )
 
-    def _why_no_pod(self) -> str:
-        events = self._api.list("Event", NAMESPACE)
-        told = [str(each.get("message")) for each in events if each.get("type") == "Warning"]
-        return told[-1] if told else "the cluster did not create it"
+    def _why_no_pod(self, name: str) -> str:
+        events = [
+            each
+            for each in self._api.list("Event", NAMESPACE)
+            if each.get("type") == "Warning" and each["involvedObject"]["name"].startswith(name)
+        ]
+        events.sort(key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime")))
+        return str(events[-1].get("message")) if events else "the cluster gives no reason"
 
     def _pod_name(self, name: str) -> str:
         return str(self._pods[name]["metadata"]["name"])
@@ -279,12 +319,17 @@ class KubernetesTestbed:
         )
         if warning and not self.generation:
             self.warnings.append(f"--syslat-pin-core: {warning}")
+        if self._measured_core not in (None, self.core):
+            raise NodeLost(
+                f"the workload's new pod may use core {self.core} and not {self._measured_core} "
+                "as before: figures from two cores are not compared; run again"
+            )
+        self._measured_core = self.core
         siblings = self._in_pod(
             TRACER,
             ["cat", f"/sys/devices/system/cpu/cpu{self.core}/topology/thread_siblings_list"],
         )
         known = parse_core_list(siblings.stdout) if siblings.ok else {self.core}
-        self._beside: dict[str, list[int]] = {}
         for name in (TRACER, SERVER):
             self._beside[name], problem = cores_beside(self.core, self._cores_of(name), known)
             self.core_problem = problem or self.core_problem
@@ -351,7 +396,8 @@ class KubernetesTestbed:
         self._cgroup2 = None
         mount2, path2 = readings.cgroup2_mount(mounts), readings.cgroup_path(lines, "")
         mount1, path1 = readings.cpu1_mount(mounts), readings.cgroup_path(lines, "cpu")
-        if mount2 is not None and path2 is not None:
+        # Where the runtime puts no pod into v2, strangers share the cgroup.
+        if mount2 is not None and path2 is not None and self._is_of_the_workload(path2):
             self._cgroups += readings.with_ancestors(mount2, path2)
             self._cgroup2 = self._cgroups[0]
         if mount1 is not None and path1 is not None:
@@ -360,24 +406,34 @@ class KubernetesTestbed:
         if self._cgroup2 is not None:
             self.scope = WorkloadScope(Filter.CGROUP, tracer.inode(Path(self._cgroup2)))
 
+    def _is_of_the_workload(self, cgroup: PurePosixPath) -> bool:
+        uid = str(self._pods[WORKLOAD]["metadata"]["uid"])
+        container = self._pods[WORKLOAD]["status"]["containerStatuses"][0]["containerID"]
+        marks = (uid, uid.replace("-", "_"), container.rpartition("/")[2])
+        return any(mark in str(cgroup) for mark in marks)
+
     def renew(self) -> None:
         """Before each trial: the run goes on, and pods that somebody has deleted come back."""
-        self._claim.renew()
+        self._claim.check()
         lost = [name for name in self._pods if not self._is_the_same(name)]
-        if not lost:
+        if self._bound and not lost:
             for channel in self._channels.values():
                 channel.refresh()
             return
-        self.warnings.append(f"made anew during the run: pod {', '.join(lost)}")
+        if lost:
+            self.warnings.append(f"made anew during the run: pod {', '.join(lost)}")
+        self._bound = False
         self.generation += 1
         for channel in self._channels.values():
             channel.close()
         if TRACER in lost:
             self._make_tracer()
         for name in lost:
-            if name != TRACER and self._api.delete("Pod", name, NAMESPACE):
+            there = None if name == TRACER else self._api.find("Pod", name, NAMESPACE)
+            if there is not None and self._api.delete({**there, "kind": "Pod"}):
                 self._await_removal(name)
         self._make_workload_and_server()
+        self._bind()
 
     def _is_the_same(self, name: str) -> bool:
         known, found = self._pods[name], self._find_pod(name)
@@ -461,6 +517,10 @@ class KubernetesTestbed:
             ),
             "page cache": "dropped before each trial" if self._drop_caches else "kept",
             "run": self._claim.tags.run_id,
+            **{
+                f"SHA-256 of {relative}": hashlib.sha256(path.read_bytes()).hexdigest()
+                for relative, path in shipped_files(self._rootdir).items()
+            },
         }
 
     def find_lmbench(self, chosen: Path | None) -> Path:

@@ -36,6 +36,7 @@ from pytest_syslat.tools import Tool, find_lmbench, find_tool, is_cached, librar
 NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
 STARTUP_LIMIT_S = 10.0
 END_LIMIT_S = 10.0
+WAIT_PAUSE_S = 0.01
 NAMESPACE_HOLDER = "import signal; print('ready', flush=True); signal.pause()"
 PREFIX = "syslat-run-"
 LOCK = Path("/run/pytest-syslat.lock")
@@ -82,8 +83,10 @@ class LocalProcess:
         return self._popen.pid
 
     def poll(self) -> int | None:
-        """Its exit code, or None while it runs."""
-        return self._popen.poll()
+        """Its exit code, or None while it runs; what it has left running ends with it."""
+        if self._popen.returncode is None and has_ended(self._popen.pid):
+            end_group(self._popen)
+        return self._popen.returncode
 
     def signal(self, number: int) -> None:
         """Send it a signal; nothing happens when it has ended."""
@@ -91,18 +94,28 @@ class LocalProcess:
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for its end; None if it still runs after `timeout_s`."""
-        try:
-            return self._popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        deadline = time.monotonic() + timeout_s
+        while self.poll() is None and time.monotonic() < deadline:
+            time.sleep(WAIT_PAUSE_S)
+        return self.poll()
 
     def end(self) -> None:
         """Kill it and all that it started: they share a process group."""
         end_group(self._popen)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended, without reaping it."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def end_group(popen: subprocess.Popen[bytes]) -> None:
-    """Kill the process group that `popen` leads, and reap the leader."""
+    """Kill the process group that `popen` leads, and reap the leader.
+
+    Once the leader has been reaped, the group's number may be somebody else's.
+    """
+    if popen.returncode is not None:
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(popen.pid, signal.SIGKILL)
     # A task stuck in the kernel must not hold up the rest of the cleanup.

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pytest_syslat.resources import resource
+from pytest_syslat.testbeds.protocol import TestbedError
 
 NAMESPACE = "bench-syscall"
 DEFAULT_IMAGE = "docker.io/pytest-syslat/bench:1"
@@ -17,6 +18,7 @@ PART_OF = {"app.kubernetes.io/part-of": "pytest-syslat"}
 RUN_LABEL = "pytest-syslat/run"
 EXPIRY_LABEL = "pytest-syslat/expires"
 PREPARED_LABEL = "pytest-syslat/prepared"
+LONGEST_S = 24 * 3600
 KEPT_LABEL = "pytest-syslat/kept"
 TRACER, SERVER, WORKLOAD = "bpftrace", "tcp-server", "workload"
 MANIFESTS = {
@@ -25,6 +27,13 @@ MANIFESTS = {
     SERVER: "manifests/02-tcp-server-pod.yaml",
     WORKLOAD: "manifests/03-workload-pod.yaml",
 }
+EXPECTED: dict[str, tuple[str, str, str | None]] = {
+    "namespace": ("Namespace", NAMESPACE, None),
+    TRACER: ("DaemonSet", TRACER, NAMESPACE),
+    SERVER: ("Pod", SERVER, NAMESPACE),
+    WORKLOAD: ("Pod", WORKLOAD, NAMESPACE),
+}
+"""Kind, name and namespace of what the manifests make."""
 CONFIG_MAPS = {"programs": "manifests/programs", "bpftrace": "bpftrace"}
 CONFIG_SUFFIXES = (".py", ".sh", ".bt")
 
@@ -92,6 +101,9 @@ def pod_object(
         }
     }
     spec["tolerations"] = [{"operator": "Exists"}]
+    if body["kind"] == "Pod":
+        # A run that was killed does not hold the node for ever.
+        spec["activeDeadlineSeconds"] = LONGEST_S
     if image is not None:
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             container["image"] = image
@@ -103,8 +115,28 @@ def pod_object(
     return body
 
 
+def shipped_files(rootdir: Path) -> dict[str, Path]:
+    """All files of which the pods are made, by their path below the project's root."""
+    files = {relative: resource(relative, rootdir) for relative in MANIFESTS.values()}
+    for directory in CONFIG_MAPS.values():
+        for path in sorted(resource(directory, rootdir).iterdir()):
+            if path.suffix in CONFIG_SUFFIXES:
+                files[f"{directory}/{path.name}"] = path
+    return files
+
+
 def _load(rootdir: Path, name: str) -> Object:
-    loaded: Object = yaml.safe_load(resource(MANIFESTS[name], rootdir).read_text())
+    path = resource(MANIFESTS[name], rootdir)
+    try:
+        loaded: Object = yaml.safe_load(path.read_text())
+        kind, metadata = loaded["kind"], loaded["metadata"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise TestbedError(f"{path} is no object of Kubernetes: {error}") from error
+    expected = EXPECTED[name]
+    found = (kind, metadata.get("name"), metadata.get("namespace"))
+    if found != expected:
+        # A file of that name in the user's project may be something else altogether.
+        raise TestbedError(f"{path} must be {' '.join(filter(None, expected))}: rename that file")
     return loaded
 
 

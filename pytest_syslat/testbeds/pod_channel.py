@@ -20,7 +20,7 @@ from typing import Any
 from kubernetes.stream.ws_client import ERROR_CHANNEL, WSClient
 from websocket import WebSocketException
 
-from pytest_syslat.testbeds.cluster_api import NotFound, hang_up
+from pytest_syslat.testbeds.cluster_api import GivenUp, NotFound, hang_up
 from pytest_syslat.testbeds.protocol import (
     Completed,
     FileState,
@@ -180,7 +180,7 @@ class PodChannel:
                 self.place = self._exchange("hello", 0.0, {})
             except TestbedError as error:
                 self.close()
-                if isinstance(error, NotFound) or time.monotonic() > deadline:
+                if isinstance(error, NotFound | GivenUp) or time.monotonic() > deadline:
                     raise NodeLost(str(error)) from error
                 time.sleep(PAUSE_S)
             else:

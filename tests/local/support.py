@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from types import SimpleNamespace
+from typing import TypeVar, cast
 
 from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.agents.vanilla import Vanilla
@@ -111,7 +112,7 @@ def bench_on(testbed: LocalTestbed, *, tracer: str = "distribution") -> Iterator
         lmbench_reps=2, openat_mult=1, min_calls=1, warmup_s=0.0, pin_core=testbed.core
     )
     workload = Workload(testbed, find_lmbench(None))
-    server = TcpServer(testbed)
+    server = TcpServer(testbed, ROOT)
     try:
         server.start()
         yield Bench(
@@ -125,6 +126,11 @@ def bench_on(testbed: LocalTestbed, *, tracer: str = "distribution") -> Iterator
     finally:
         server.stop()
         workload.close()
+
+
+def server_with(inode: int | None) -> TcpServer:
+    """A server that somebody else runs, as the one that a trial expects."""
+    return cast("TcpServer", SimpleNamespace(inode=inode))
 
 
 def measure(

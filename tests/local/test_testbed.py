@@ -23,6 +23,7 @@ from pytest_syslat.workload import Workload
 from .support import (
     CORES,
     LAST_CORE,
+    ROOT,
     RUN_LIMIT_S,
     host_to_ourselves,
     listener_of_another,
@@ -106,7 +107,7 @@ def test_only_the_workload_is_in_the_cgroup_that_is_traced(testbed: LocalTestbed
 
 
 def test_port_and_counters_are_the_runs_own(testbed: LocalTestbed) -> None:
-    server = TcpServer(testbed)
+    server = TcpServer(testbed, ROOT)
     server.start()
     try:
         with socket.socket() as host, pytest.raises(ConnectionRefusedError):

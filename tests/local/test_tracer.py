@@ -47,7 +47,7 @@ CALLS = {
 
 @pytest.fixture
 def server(testbed: LocalTestbed) -> Iterator[TcpServer]:
-    server = TcpServer(testbed)
+    server = TcpServer(testbed, ROOT)
     server.start()
     yield server
     server.stop()

@@ -11,13 +11,15 @@ import pytest
 from pytest_syslat.network import read_tcp_counters
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
-from pytest_syslat.testbeds.local import LocalTestbed, parse_core_list
+from pytest_syslat.testbeds.cores import parse_core_list
+from pytest_syslat.testbeds.local import LocalTestbed
 from pytest_syslat.testbeds.protocol import Role, TestbedError
 from pytest_syslat.trial import Bench
 
 from .support import (
     CORES,
     LAST_CORE,
+    ROOT,
     bench_on,
     child_with,
     detail,
@@ -27,6 +29,7 @@ from .support import (
     listener_of_another,
     measure,
     opened,
+    server_with,
 )
 
 
@@ -80,7 +83,7 @@ def test_connecting_to_nobody_is_refused(bench: Bench) -> None:
 def test_server_that_dies_in_mid_trial_is_noticed(bench: Bench) -> None:
     def at(step: str) -> None:
         if step == "traced":
-            kill_child(child_with("tcp_server_program.py"))
+            kill_child(child_with("tcp_server.py"))
 
     trial = measure(bench, "connect", at=at)
     assert invalid_codes(trial) == {"failed-calls", "no-listener"}
@@ -92,7 +95,7 @@ def test_overflowing_server_is_refused(bench: Bench, testbed: LocalTestbed) -> N
     names = ("ListenOverflows", "ListenDrops", "TCPSynRetrans")
     bench.server.stop()
     with listener_of_another(testbed, backlog=1024, pause_after=300) as inode:
-        bench.server.inode = inode
+        bench.server = server_with(inode)
         trial = measure(bench, "connect")
         # The namespace is the run's own and the trial is the first in it.
         counts = [kernel_counter(testbed, "netstat", "TcpExt", name) for name in names]
@@ -111,7 +114,7 @@ def test_sockets_in_time_wait_are_refused(bench: Bench, testbed: LocalTestbed) -
     """A server that closes as usual leaves a socket behind for each connection."""
     bench.server.stop()
     with listener_of_another(testbed, reset=False) as inode:
-        bench.server.inode = inode
+        bench.server = server_with(inode)
         while kernel_counter(testbed, "snmp", "Tcp", "ActiveOpens") <= 2000:
             bench.workload.run(SYSCALLS["connect"])
         trial = measure(bench, "connect")
@@ -167,7 +170,7 @@ def test_tracer_killed_in_mid_trial_is_refused(bench: Bench) -> None:
 
 
 def test_server_does_not_start_beside_somebody_elses(testbed: LocalTestbed) -> None:
-    server = TcpServer(testbed)
+    server = TcpServer(testbed, ROOT)
     try:
         with (
             listener_of_another(testbed),
@@ -188,7 +191,7 @@ def test_somebody_elses_listener_in_place_of_ours_is_refused(
     inode = bench.server.inode
     bench.server.stop()
     with listener_of_another(testbed):
-        bench.server.inode = inode
+        bench.server = server_with(inode)
         trial = measure(bench, "connect")
     assert invalid_codes(trial) == {"foreign-listener"}
     assert trial.distribution.count > 0

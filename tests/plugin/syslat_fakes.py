@@ -152,6 +152,9 @@ class FakeAudit:
     def open(self) -> None:
         event("audit opened")
 
+    def quieten(self) -> None:
+        event("audit quietened")
+
     def close(self) -> None:
         event("audit closed")
 

@@ -25,7 +25,11 @@ from pytest_syslat.testbeds.cluster_api import (
 from pytest_syslat.testbeds.protocol import TestbedError, TimeLimit
 
 Object = dict[str, Any]
-POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "workload", "namespace": "n"}}
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "workload", "namespace": "n", "uid": "1-2-3"},
+}
 
 
 # --- What an exec says at its end ----------------------------------------------------------------
@@ -184,7 +188,7 @@ def test_object_that_is_not_there(server: Server, api: ClusterApi) -> None:
     with pytest.raises(NotFound, match=r'^cannot read Pod workload: pods "workload" not found$'):
         api.get("Pod", "workload", "n")
     assert api.find("Pod", "workload", "n") is None
-    assert api.delete("Pod", "workload", "n") is False
+    assert api.delete(POD) is False
 
 
 def test_object_that_is_there_already(server: Server, api: ClusterApi) -> None:
