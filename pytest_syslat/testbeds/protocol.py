@@ -24,7 +24,7 @@ class Role(enum.Enum):
     WORKLOAD = "workload"
     """On the measured core, in the cgroup and the network namespace that are measured."""
     SERVER = "server"
-    """In the workload's network namespace, never on the measured core."""
+    """Where the TCP server is, never on the measured core."""
     TRACER = "tracer"
     """On the node with tracefs at hand, never on the measured core."""
     NODE = "node"
