@@ -110,6 +110,10 @@ class Cluster:
             for each in listed
         }
 
+    def uids(self) -> dict[str, str]:
+        """What tells each pod of a run from one that was made anew."""
+        return {name: pod["metadata"]["uid"] for name, pod in self.pods().items()}
+
     def contents(self) -> list[str]:
         """What is in the namespace beside what every namespace has."""
         listed = {
