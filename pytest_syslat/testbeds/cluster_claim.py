@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pytest_syslat.testbeds.cluster_api import AlreadyThere, ClusterApi
+from pytest_syslat.testbeds.cluster_api import AlreadyThere, ClusterApi, Unreachable
 from pytest_syslat.testbeds.cluster_objects import (
     LEASE_S,
     is_live,
@@ -112,16 +112,26 @@ class ClusterClaim:
 
     def _take_lease(self) -> None:
         """Take the Lease, which only one run at a time can; raises TestbedError."""
-        self._held = True
         try:
-            self._api.create(self._lease())
+            self._store(self._api.create, self._lease())
         except AlreadyThere:
             found = self._api.get("Lease", LEASE, NAMESPACE)
-            holder = found["spec"].get("holderIdentity")
-            if holder != self._holder:
-                self._held = False
-                self._refuse_holder(found)
-                self._take_over(found)
+            if found["spec"].get("holderIdentity") == self._holder:
+                self._held = True
+                return
+            self._refuse_holder(found)
+            self._take_over(found)
+
+    def _store(self, send: Callable[[Object], Object], lease: Object) -> None:
+        """Send our Lease; it counts as held unless the server has refused it for certain."""
+        self._held = True
+        try:
+            send(lease)
+        except Unreachable:
+            raise
+        except TestbedError:
+            self._held = False
+            raise
 
     def _refuse_holder(self, lease: Object) -> None:
         if (lease["metadata"].get("labels") or {}).get(KEPT_LABEL):
@@ -139,11 +149,9 @@ class ClusterClaim:
         version = lease["metadata"]["resourceVersion"]
         body = self._lease()
         body["metadata"]["resourceVersion"] = version
-        self._held = True
         try:
-            self._api.replace(body)
+            self._store(self._api.replace, body)
         except AlreadyThere:
-            self._held = False
             raise TestbedError(
                 "another run that started just now measures: wait for its end"
             ) from None
