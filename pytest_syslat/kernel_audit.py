@@ -41,6 +41,7 @@ class KernelAudit:
 
     def __init__(self, testbed: Testbed) -> None:
         self._testbed = testbed
+        self._kept_off = False
         self._auditctl: Tool | None = testbed.find_tool("auditctl")
 
     @property
@@ -60,6 +61,7 @@ class KernelAudit:
 
     def close(self) -> None:
         """Remove our rules and put the host's state back; raises AuditError."""
+        self._kept_off = False
         self.remove_rules()
         self.restore_host()
 
@@ -74,6 +76,7 @@ class KernelAudit:
 
     def quieten(self) -> None:
         """Swap all our rules for the one that keeps audit off the workload."""
+        self._kept_off = True
         self.remove_rules(but_quiet=True)
         if not self.is_quiet():
             self.control("-a", *QUIET_RULE)
@@ -84,8 +87,8 @@ class KernelAudit:
             self.control("-d", *QUIET_RULE)
 
     def problem(self) -> str | None:
-        """Why audit reaches the workload though no rule of ours wants that, if it does."""
-        if self.is_quiet() or self.keyed_rules():
+        """Why audit reaches the workload though this run has kept it off, if it does."""
+        if not self._kept_off or self.is_quiet() or self.keyed_rules():
             return None
         return "somebody has deleted the rule that keeps the kernel's audit off the workload"
 

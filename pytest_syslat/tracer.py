@@ -417,7 +417,7 @@ class EventLog:
 
     LINE = re.compile(rb"^@(total|other): ([0-9]+)\n", re.MULTILINE)
     TOTAL = re.compile(rb"^@total: [0-9]+\n", re.MULTILINE)
-    STAMP = re.compile(rb"^@start\[-?[0-9]+\]: ", re.MULTILINE)
+    STAMP = re.compile(rb"^@start\[[0-9a-fx]+\]: ", re.MULTILINE)
     LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
 
     def holds_dump(self, text: bytes) -> bool:

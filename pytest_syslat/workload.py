@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.tcp_server import server_address
-from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError, TimeLimit
+from pytest_syslat.testbeds.protocol import PLACED, NodeLost, Role, Testbed, TestbedError, TimeLimit
 from pytest_syslat.tools import LMBENCH_PROGRAMS
 
 CALIBRATION_PROGRAMS = ("timing_o", "loop_o")
@@ -116,6 +116,9 @@ class Workload:
             for place in [*reversed(self.helper.parents), self.helper]
             if self._testbed.state(place, role=Role.WORKLOAD) is None
         ]
+        # Written before anything is made: a run that is killed cannot remove it any more.
+        listed = "".join(f"{place}\n" for place in self._made)
+        self._testbed.write(self._testbed.workdir / PLACED, listed.encode(), role=Role.WORKLOAD)
         self._testbed.write(self.helper, content, role=Role.WORKLOAD, executable=True)
         return None
 

@@ -1,13 +1,18 @@
-"""What holds for all tests: none of them measures on the user's cluster by accident."""
+"""What holds for all tests: no measuring on the user's cluster by accident, and Ctrl-C works."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 USERS_KUBECONFIG = os.environ.get("KUBECONFIG")
+
+# A job in the background of a shell ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from typing import IO, ClassVar
 from pytest_syslat.testbeds import readings
 from pytest_syslat.testbeds.cores import cores_beside, parse_core_list
 from pytest_syslat.testbeds.protocol import (
+    PLACED,
     WORKLOAD_GROUP,
     Completed,
     CoreTimes,
@@ -456,8 +457,26 @@ def sweep_leftovers() -> list[str]:
         removed.append(f"cgroup {cgroup}")
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         end_processes_of(directory)
+        removed += remove_placed(directory / PLACED)
         shutil.rmtree(directory, ignore_errors=True)
         removed.append(f"directory {directory}")
+    return removed
+
+
+def remove_placed(listed: Path) -> list[str]:
+    """Remove what a killed run had put in place outside its directory, in reverse order."""
+    if listed.parent.lstat().st_uid != os.geteuid():
+        # Somebody else's list must not make root remove files.
+        return []
+    removed = []
+    for line in reversed(_lines_of(listed)):
+        place = Path(line)
+        with contextlib.suppress(OSError):
+            if place.is_dir():
+                place.rmdir()
+            else:
+                place.unlink()
+            removed.append(str(place))
     return removed
 
 

@@ -18,6 +18,10 @@ WORKLOAD_GROUP = 31237
 """Group id under which the workload runs: by it, rules of the node tell its tasks from others."""
 
 
+PLACED = "placed-outside"
+"""File in the working directory: what was put in place outside of it, a path a line, in order."""
+
+
 class Role(enum.Enum):
     """As whom a program runs, or a file is seen; a testbed knows what that means on its node."""
 

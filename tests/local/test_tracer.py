@@ -259,14 +259,23 @@ def test_tasks_that_have_ended_leave_no_start_stamps(testbed: LocalTestbed) -> N
 
 @pytest.mark.usefixtures("few_map_keys")
 def test_calls_that_find_no_room_for_their_start_stamp_are_noticed(testbed: LocalTestbed) -> None:
-    """Calls of further tasks are in no count at all, so no two counts would differ."""
+    """Calls of further tasks are in no count at all, so no two counts would differ.
+
+    All tasks live at once: the place of one that has ended in the kernel is used again.
+    """
     program = """
-import ctypes, os, sys
+import ctypes, os
 libc = ctypes.CDLL(None)
 libc.prctl(15, b"lat_syscall", 0, 0, 0)
+gate, keeper = os.pipe()
 for _ in range(150):
     if os.fork() == 0:
-        os._exit(libc.open(b"/dev/null", os.O_RDONLY) < 0)
+        os.close(keeper)
+        failed = libc.open(b"/dev/null", os.O_RDONLY) < 0
+        os.read(gate, 1)
+        os._exit(failed)
+os.close(keeper)
+for _ in range(150):
     assert os.wait()[1] == 0
 """
     tracing = Tracer(testbed, ROOT, "events").attach(SYSCALLS["openat"])
