@@ -59,6 +59,7 @@ def open_testbed(
         local = LocalTestbed(core=core, run_id=run_id)
         register(lambda: _closed(local.close))
         return local
+    from pytest_syslat.testbeds.cluster_api import Unreachable
     from pytest_syslat.testbeds.kubernetes import KubernetesTestbed
 
     cluster = KubernetesTestbed(
@@ -80,7 +81,12 @@ def open_testbed(
         return left
 
     register(close)
-    cluster.open()
+    try:
+        cluster.open()
+    except Unreachable as error:
+        # Who has an old kubeconfig may not have meant a cluster at all.
+        mend = "; to measure this host instead: --syslat-testbed=local"
+        raise TestbedError(f"{error}{mend if settings.testbed == 'auto' else ''}") from error
     return cluster
 
 
