@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pytest_syslat.settings import Settings
-from pytest_syslat.testbeds.choice import chosen_testbed
+from pytest_syslat.testbeds.choice import chosen_testbed, open_testbed
 from pytest_syslat.testbeds.kubeconfig import current_context, kubeconfig_paths
 from pytest_syslat.testbeds.protocol import TestbedError
 
@@ -139,3 +141,33 @@ def test_options_of_a_cluster_on_this_host(home: Path, option: str) -> None:
 def test_tests_see_no_cluster_of_the_user() -> None:
     """Whatever the environment that these tests were started in says."""
     assert kubeconfig_paths() == []
+
+
+@pytest.mark.parametrize(
+    ("testbed", "mend"),
+    [("auto", "; to measure this host instead: --syslat-testbed=local"), ("kubernetes", ")")],
+)
+def test_server_of_an_old_kubeconfig(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, testbed: str, mend: str
+) -> None:
+    """Nobody listens on the port of a socket that was just closed."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n"
+        "contexts: [{name: lab, context: {cluster: c, user: u}}]\n"
+        f'clusters: [{{name: c, cluster: {{server: "https://127.0.0.1:{port}"}}}}]\n'
+        "users: [{name: u, user: {token: x}}]\n"
+    )
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    closers: list[Callable[[], list[str]]] = []
+    with pytest.raises(TestbedError) as caught:
+        open_testbed(
+            Settings(testbed=testbed), tmp_path, warn=[], keep_note=[], register=closers.append
+        )
+    assert str(caught.value).endswith(mend)
+    assert "does not answer" in str(caught.value)
+    # What closes it was registered before it was opened; nothing had been made.
+    assert [close() for close in closers] == [[]]
