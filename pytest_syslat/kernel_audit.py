@@ -88,7 +88,9 @@ class KernelAudit:
 
     def problem(self) -> str | None:
         """Why audit reaches the workload though this run has kept it off, if it does."""
-        if not self._kept_off or self.is_quiet() or self.keyed_rules():
+        if not self._kept_off or any(
+            is_quiet_rule(rule) or is_keyed_rule(rule) for rule in self.rules()
+        ):
             return None
         return "somebody has deleted the rule that keeps the kernel's audit off the workload"
 
@@ -98,13 +100,12 @@ class KernelAudit:
 
     def keyed_rules(self) -> list[str]:
         """The rules that carry our key."""
-        return [rule for rule in self.rules() if f"key={KEY}" in rule.split()]
+        return [rule for rule in self.rules() if is_keyed_rule(rule)]
 
     def remove_rules(self, *, but_quiet: bool = False) -> None:
         """Delete our rules, and nobody else's."""
         for rule in self.rules():
-            ours = f"key={KEY}" in rule.split() or (is_quiet_rule(rule) and not but_quiet)
-            if ours:
+            if is_keyed_rule(rule) or (is_quiet_rule(rule) and not but_quiet):
                 self.control("-d", *shlex.split(rule)[1:])
 
     def save_host(self) -> None:
@@ -161,3 +162,8 @@ class KernelAudit:
 def is_quiet_rule(rule: str) -> bool:
     """Whether a rule, as `auditctl -l` prints it, is the one that keeps audit off the workload."""
     return rule.startswith(("-a never,task", "-a task,never")) and QUIET_CONDITION in rule.split()
+
+
+def is_keyed_rule(rule: str) -> bool:
+    """Whether a rule carries our key."""
+    return f"key={KEY}" in rule.split()

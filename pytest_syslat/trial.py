@@ -251,7 +251,7 @@ class _TrialRun:
         self._check_place_again()
 
         cores.append(bench.workload.allowed_cores())
-        audit_problem = bench.audit.problem() if bench.audit.available else None
+        audit_problem = bench.audit.problem()
         if audit_problem:
             self.findings.append(invalid("audit-not-kept-off", audit_problem))
         self.findings += check_trace(self.trace, self._syscall, bench.settings.min_calls)

@@ -145,8 +145,3 @@ def silent_s(lease: Object, now: datetime) -> float:
     if renewed is None:
         return math.inf
     return (now - datetime.fromisoformat(renewed)).total_seconds()
-
-
-def age_s(body: Object, now: datetime) -> float:
-    """Seconds since an object was made."""
-    return (now - datetime.fromisoformat(body["metadata"]["creationTimestamp"])).total_seconds()

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pytest_syslat.testbeds.cluster_objects import (
-    age_s,
     choose_node,
     daemonset_is_ready,
     is_live,
@@ -303,8 +302,3 @@ def test_times_are_utc_in_the_form_that_the_server_takes() -> None:
 
 def test_own_lease_is_live() -> None:
     assert is_live(lease(renewTime=lease_time(NOON)), NOON)
-
-
-def test_age() -> None:
-    body = {"metadata": {"creationTimestamp": "2026-11-22T11:58:30Z"}}
-    assert age_s(body, NOON) == 90
