@@ -10,8 +10,9 @@ import shlex
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
-from pytest_syslat.agents.protocol import AgentError
+from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
 from pytest_syslat.kernel_audit import KEY, LOCKED, KernelAudit, is_quiet_rule
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
@@ -160,6 +161,19 @@ class Auditd:
     def drops(self) -> int | None:
         """Events that the kernel could not hand to the daemon."""
         return self._audit.status()["lost"]
+
+    def processes(self) -> Processes:
+        """The daemon; what the kernel's own thread kauditd does is nobody's."""
+        pid = self._audit.status()["pid"]
+        return Processes(roots=(pid,) if pid else ())
+
+    def kernel_time(self) -> KernelTime | None:
+        """The kernel's audit is no BPF program."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """The rules as the kernel lists them."""
+        return {"rules": self._audit.keyed_rules()}
 
     def deactivate(self) -> None:
         """Take the rules away and wait until the daemon has written what was queued."""

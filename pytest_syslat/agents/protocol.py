@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pytest_syslat.testbeds.protocol import Testbed
 
 
 class AgentError(Exception):
     """The agent cannot be used; the text is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Which processes of the node are the agent's, for its own cost; both empty: none is known."""
+
+    cgroup_marks: tuple[str, ...] = ()
+    """Texts, one of which stands in `/proc/PID/cgroup` of each of them, such as a pod's uid."""
+    roots: tuple[int, ...] = ()
+    """Process ids; their children, and children's children, belong to the agent, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """What the kernel has accounted to the agent's BPF programs since they were loaded."""
+
+    runs: int
+    run_time_ns: int
 
 
 class Agent(Protocol):
@@ -38,6 +57,15 @@ class Agent(Protocol):
 
     def drops(self) -> int | None:
         """Events that it has dropped since it was started; None where it doesn't count them."""
+
+    def processes(self) -> Processes:
+        """Its processes while it is on."""
+
+    def kernel_time(self) -> KernelTime | None:
+        """Time and runs of its BPF programs; None unless the kernel is asked to keep them."""
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of it only while it is on, for run.json: image, BPF programs and so on."""
 
     def deactivate(self) -> None:
         """Switch it off; raises AgentError."""

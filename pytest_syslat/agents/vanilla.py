@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from pytest_syslat.agents.protocol import KernelTime, Processes
 from pytest_syslat.testbeds.protocol import Testbed
 
 
@@ -30,6 +32,18 @@ class Vanilla:
     def drops(self) -> int | None:
         """There is nobody to drop events."""
         return None
+
+    def processes(self) -> Processes:
+        """There are none."""
+        return Processes()
+
+    def kernel_time(self) -> KernelTime | None:
+        """There are no programs."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing that isn't known of the node."""
+        return {}
 
     def deactivate(self) -> None:
         """Nothing to switch off."""
