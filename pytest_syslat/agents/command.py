@@ -43,7 +43,9 @@ class CommandCarrier:
         self._command = command
         self.name = name
         self.user: str | None = None
-        self._directory = testbed.workdir / f"agent-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        self._directory = (
+            testbed.workdir / f"agent-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        )
         self._process: Process | None = None
         self._pid: int | None = None
 
@@ -51,9 +53,7 @@ class CommandCarrier:
         """Look whether the program is there; nothing is installed."""
         program = shlex.split(self._command)[0]
         if self._testbed.find_tool(program) is None:
-            raise AgentError(
-                f"{self.name}: {program} was not found: install it, or give its path"
-            )
+            raise AgentError(f"{self.name}: {program} was not found: install it, or give its path")
 
     def start(self, policy: Path | None) -> None:
         """Start it; it may run on every core, as it would without us."""
@@ -159,4 +159,3 @@ class CommandCarrier:
     def remove(self) -> None:
         """End it, if it still runs."""
         self.stop()
-

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from pytest_syslat.agents.description import OnKubernetes
+from pytest_syslat.agents.manifest_source import load_manifests
 from pytest_syslat.agents.protocol import AgentError, Processes
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds import helm
 from pytest_syslat.testbeds.cluster_api import NotFound
 from pytest_syslat.testbeds.cluster_objects import is_ready, pending_reason, pod_problem
-from pytest_syslat.agents.manifest_source import load_manifests
 from pytest_syslat.testbeds.node_switch import affinity_patch, switch_label, with_switch
 from pytest_syslat.testbeds.outside import ClusterAccess, is_ours
 from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError
@@ -273,6 +273,7 @@ class DaemonSetCarrier:
             self._switch(off=True)
             self._pod = None
             self._await(self.remains, STOP_LIMIT_S)
+            self._remove_from_node(self._agent.pins)
         except TestbedError as error:
             raise AgentError(f"{self.name}: {error}") from error
 
@@ -401,16 +402,15 @@ class DaemonSetCarrier:
                 self._await(self._not_running, START_LIMIT_S)
             elif self._selector:
                 self._await(self.remains, STOP_LIMIT_S)
-            self._remove_from_node()
+            paths, self._new_paths = self._new_paths, []
+            self._remove_from_node([*paths, *([] if self.is_foreign else self._agent.pins)])
         except TestbedError as error:
             raise AgentError(str(error)) from error
 
     def _is_on_node(self, path: str) -> bool:
         return self._testbed.state(Path(f"{ON_NODE}{path}"), role=Role.NODE) is not None
 
-    def _remove_from_node(self) -> None:
-        """Remove the directories that it has made on the node, and no other."""
-        paths, self._new_paths = self._new_paths, []
+    def _remove_from_node(self, paths: Sequence[str]) -> None:
         if paths:
             self._testbed.run(
                 ["rm", "-rf", "--one-file-system", *(f"{ON_NODE}{path}" for path in paths)],

@@ -70,6 +70,8 @@ class OnKubernetes:
     """Names of CRDs that it makes by itself, and that an uninstall leaves."""
     node_paths: tuple[str, ...] = ()
     """Directories that it makes on the node, and that an uninstall leaves."""
+    pins: tuple[str, ...] = ()
+    """Directories of the node in which it pins BPF programs: they stay loaded without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,9 @@ def read_description(path: Path) -> Description:
         raise DescriptionError(f"{path} cannot be read: {error}") from None
     unknown = sorted(set(loaded) - set(SECTIONS))
     if unknown:
-        raise DescriptionError(f"{path}: no section [{unknown[0]}]: allowed is {', '.join(SECTIONS)}")
+        raise DescriptionError(
+            f"{path}: no section [{unknown[0]}]: allowed is {', '.join(SECTIONS)}"
+        )
     made = {
         section: _made(SECTIONS[section], table, path, section) for section, table in loaded.items()
     }
@@ -270,7 +274,9 @@ def _check(description: Description, path: Path) -> None:
             shlex.split(host.command)
         except ValueError as error:
             raise DescriptionError(f"{path}, [host]: command: {error}") from None
-    needs_metrics = description.ready.rising or description.seen.metrics or description.drops.metrics
+    needs_metrics = (
+        description.ready.rising or description.seen.metrics or description.drops.metrics
+    )
     if needs_metrics and description.metrics is None:
         raise DescriptionError(f"{path}: [metrics] is needed: other sections name metrics")
     for section, command, pattern in (

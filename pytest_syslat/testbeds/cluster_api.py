@@ -166,9 +166,7 @@ class ClusterApi:
             return
         group, _, version = api_version.rpartition("/")
         path = f"/apis/{api_version}" if group else f"/api/{api_version}"
-        listed: Object = self._asked(
-            f"find {kind} of {api_version}", lambda: self._plain_get(path)
-        )
+        listed: Object = self._asked(f"find {kind} of {api_version}", lambda: self._plain_get(path))
         for each in listed.get("resources", []):
             if each["kind"] == kind and "/" not in each["name"]:
                 self._resources[kind] = self._resource(

@@ -82,9 +82,7 @@ def pod_problem(pod: Object, image_mend: str = OWN_IMAGE_MEND) -> str | None:
         waiting = container.get("state", {}).get("waiting") or {}
         reason = waiting.get("reason")
         if reason in IMAGE_REASONS:
-            return (
-                f"the image {container['image']} cannot be had ({reason}): {image_mend}"
-            )
+            return f"the image {container['image']} cannot be had ({reason}): {image_mend}"
         if reason in CONTAINER_REASONS:
             ended = container.get("lastState", {}).get("terminated") or {}
             said = str(ended.get("message") or waiting.get("message") or reason).strip()
