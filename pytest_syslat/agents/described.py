@@ -367,8 +367,8 @@ class DescribedAgent:
         self._await(self._remains, UNLOAD_LIMIT_S)
 
     def version(self) -> str:
-        """What it tells once it is on; before, what is known."""
-        return self._version or f"described by {self._description.name}.toml"
+        """It tells that once it is on: then it stands in the facts."""
+        return self._version or "told once it is on"
 
     def _await(self, reason: Callable[[], str | None], limit_s: float) -> None:
         deadline = time.monotonic() + limit_s

@@ -230,6 +230,8 @@ def test_the_documented_defaults(project: Project) -> None:
     assert isinstance(seed, int)
     assert settings == {
         "agents": [],
+        "charts": [],
+        "ready": [],
         "trials": 5,
         "warmup_s": 30.0,
         "lmbench_reps": 10,
