@@ -6,7 +6,7 @@ keys=$run/keys
 make_certificates() {
     [ ! -e "$keys/finished" ] || return 0
     local names=DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc
-    local addresses=IP:127.0.0.1,IP:$node_address,IP:${service_addresses%.*}.1
+    local addresses=IP:127.0.0.1,IP:$node_address,IP:$api_address
     rm -rf "$keys"
     mkdir -p "$keys"
     chmod 700 "$keys"
