@@ -30,6 +30,7 @@ class Matches:
         self._policies: dict[str, str] = {}
         self._pods: set[tuple[str, str]] = set()
         self._load: Load | None = None
+        self._refused = False
 
     def follow(self) -> None:
         """Look at policies and pods once more."""
@@ -37,8 +38,11 @@ class Matches:
             policies = self._api.items(f"{POLICIES}/kloudknoxpolicies")
             matching = [(each, self._matching(each)) for each in policies]
         except (OSError, ApiError) as error:
-            _say(f"Failed to list policies: {error}", "WARN")
+            if not self._refused:
+                _say(f"Failed to list policies: {error}", "WARN")
+            self._refused = True
             return
+        self._refused = False
         if any(matched for _, matched in matching) and self._load is None:
             self._load = Load(POLICY_PASSES, of_workload_only=True)
         # Told when it is done, and it is done when the kernel has it.

@@ -41,6 +41,7 @@ class Policies:
         self._loads: dict[str, Load] = {}
         self._rows: dict[str, Object] = {}
         self._next_id = 1
+        self._refused = False
 
     def follow(self) -> None:
         """Load what is new, unload what is gone."""
@@ -50,8 +51,11 @@ class Policies:
                 for each in self._api.items(f"/apis/{GROUP}/{VERSION}/tracingpoliciesnamespaced")
             }
         except (OSError, ApiError) as error:
-            _say("warn", "listing policies failed", error=error)
+            if not self._refused:
+                _say("warn", "listing policies failed", error=error)
+            self._refused = True
             return
+        self._refused = False
         for gone in self._rows.keys() - found.keys():
             self._drop(gone)
         for new in found.keys() - self._rows.keys():
