@@ -184,3 +184,10 @@ def kernel_use(
     runs = after.runs - before.runs
     time_ns = after.run_time_ns - before.run_time_ns
     return (runs, time_ns) if runs >= 0 and time_ns >= 0 else (None, None)
+
+
+def dropped_between(before: int | None, after: int | None) -> int | None:
+    """Events dropped in between; None where that is not counted, or the counter began anew."""
+    if before is None or after is None or after < before:
+        return None
+    return after - before

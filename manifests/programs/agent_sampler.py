@@ -9,8 +9,9 @@ prints what the agent has used in between, as JSON, see `Sampler.told`.
 
 It must not disturb what is measured. Seen with an agent of 20 threads that all run, on a node of 83
 processes: a look takes 0.6 ms of another core, and every tenth one, which searches all of /proc,
-3 ms more. That is 0.2 % of the core. Hence it reads as few files as it can, and memory as RSS, which stands in
-a line that is read anyway. For PSS the kernel would walk the agent's page tables under their lock.
+3 ms more. That is 0.2 % of the core. Hence it reads as few files as it can, and memory as RSS,
+which stands in a line that is read anyway. For PSS the kernel would walk the agent's page tables
+under their lock.
 """
 
 from __future__ import annotations

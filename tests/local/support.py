@@ -122,6 +122,7 @@ def bench_on(testbed: LocalTestbed, *, tracer: str = "distribution") -> Iterator
             Tracer(testbed, ROOT, tracer),
             server,
             KernelAudit(testbed),
+            ROOT,
         )
     finally:
         server.stop()

@@ -15,6 +15,7 @@ OF_AN_ARM = (
     "stats_iqr.csv",
     "stats_raw.csv",
     "summary.csv",
+    "agent.csv",
     "sysinfo.txt",
     "user.csv",
     "validity.csv",

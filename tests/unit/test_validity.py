@@ -7,6 +7,7 @@ import pytest
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity
 from pytest_syslat.network import TcpCounters
+from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.testbeds.protocol import CoreTimes
 from pytest_syslat.tracer import Trace
@@ -53,20 +54,20 @@ def trace(
 
 
 def test_a_sound_trace() -> None:
-    assert check_trace(trace(1000), EXECVE, 1000) == []
+    assert check_trace(trace(1000), EXECVE, 1000, VANILLA) == []
 
 
 def test_no_samples() -> None:
-    findings = check_trace(trace(0), EXECVE, 1000)
+    findings = check_trace(trace(0), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "no-samples")]
     assert findings[0].detail == "no execve of lmbench's helper program was traced"
 
 
 def test_a_tracer_that_died() -> None:
     died = replace(trace(5000), problem="bpftrace ended early by signal SIGKILL: it said nothing")
-    assert codes(check_trace(died, EXECVE, 1000)) == [("invalid", "tracer-died")]
+    assert codes(check_trace(died, EXECVE, 1000, VANILLA)) == [("invalid", "tracer-died")]
     nothing = replace(trace(0), problem="bpftrace ended early with exit code 1: no")
-    assert codes(check_trace(nothing, EXECVE, 1000)) == [
+    assert codes(check_trace(nothing, EXECVE, 1000, VANILLA)) == [
         ("invalid", "tracer-died"),
         ("invalid", "no-samples"),
     ]
@@ -87,7 +88,7 @@ def test_a_tracer_that_died() -> None:
     ],
 )
 def test_failed_calls(succeeded: int, failed: int, expected: str) -> None:
-    findings = check_trace(trace(succeeded, {EACCES: failed}), EXECVE, 1)
+    findings = check_trace(trace(succeeded, {EACCES: failed}), EXECVE, 1, VANILLA)
     named = [(str(each.severity), each.code) for each in findings if "failed" in each.code]
     code = {"note": "some-failed-calls", "invalid": "failed-calls"}[expected]
     assert named == [(expected, code)]
@@ -95,15 +96,15 @@ def test_failed_calls(succeeded: int, failed: int, expected: str) -> None:
 
 def test_failed_calls_name_the_share_and_the_most_frequent_reason() -> None:
     # 150 of 1,600 are 9.375 %.
-    [finding] = check_trace(trace(1450, {EACCES: 50, ENOENT: 100}), EXECVE, 1000)
+    [finding] = check_trace(trace(1450, {EACCES: 50, ENOENT: 100}), EXECVE, 1000, VANILLA)
     assert finding.detail == (
-        "150 of 1,600 calls (9.4%) of execve of lmbench's helper program failed, "
+        "150 of 1,600 calls (9.4%) of execve of lmbench's helper program failed in arm vanilla, "
         "100 of them with ENOENT (No such file or directory)"
     )
 
 
 def test_a_few_failed_calls_are_noted_with_their_reasons() -> None:
-    [finding] = check_trace(trace(49_997, {ENOENT: 1, EACCES: 2}), EXECVE, 1000)
+    [finding] = check_trace(trace(49_997, {ENOENT: 1, EACCES: 2}), EXECVE, 1000, VANILLA)
     assert finding.severity is Severity.NOTE
     assert finding.detail == (
         "3 of 50,000 calls failed: 1 ENOENT (No such file or directory), "
@@ -112,31 +113,31 @@ def test_a_few_failed_calls_are_noted_with_their_reasons() -> None:
 
 
 def test_lost_events() -> None:
-    findings = check_trace(replace(trace(5000), lost=1), EXECVE, 1000)
+    findings = check_trace(replace(trace(5000), lost=1), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "lost-events")]
 
 
 @pytest.mark.parametrize("total", [4999, 5001])
 def test_one_call_too_many_or_too_few_is_miscounted(total: int) -> None:
-    findings = check_trace(trace(5000, total=total), EXECVE, 1000)
+    findings = check_trace(trace(5000, total=total), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "miscounted")]
     assert f"the kernel counted {total:,} calls" in findings[0].detail
     assert "latencies of 5,000 arrived" in findings[0].detail
 
 
 def test_failed_calls_count_as_arrived() -> None:
-    assert codes(check_trace(trace(5000, {ENOENT: 1}, total=5001), EXECVE, 1000)) == [
+    assert codes(check_trace(trace(5000, {ENOENT: 1}, total=5001), EXECVE, 1000, VANILLA)) == [
         ("note", "some-failed-calls")
     ]
 
 
 def test_a_full_map_of_stamps() -> None:
-    findings = check_trace(replace(trace(5000), stamps_full=True), EXECVE, 1000)
+    findings = check_trace(replace(trace(5000), stamps_full=True), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "miscounted")]
 
 
 def test_calls_after_the_last_run_are_somebody_elses() -> None:
-    findings = check_trace(replace(trace(5000), after_last_run=1), EXECVE, 1000)
+    findings = check_trace(replace(trace(5000), after_last_run=1), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "foreign-samples")]
 
 
@@ -153,14 +154,14 @@ def test_calls_after_the_last_run_are_somebody_elses() -> None:
     ],
 )
 def test_few_calls(count: int, min_calls: int, expected: list[tuple[str, str]]) -> None:
-    assert codes(check_trace(trace(count), EXECVE, min_calls)) == expected
+    assert codes(check_trace(trace(count), EXECVE, min_calls, VANILLA)) == expected
 
 
 def test_all_that_is_wrong_is_told() -> None:
     bad = replace(
         trace(100, {ENOENT: 900}, total=1100), lost=100, after_last_run=5, stamps_full=True
     )
-    assert {code for _, code in codes(check_trace(bad, EXECVE, 1000))} == {
+    assert {code for _, code in codes(check_trace(bad, EXECVE, 1000, VANILLA))} == {
         "failed-calls",
         "lost-events",
         "miscounted",
@@ -175,21 +176,24 @@ def test_describe_errno() -> None:
 
 
 def test_runs_with_figures() -> None:
-    assert check_runs([Run(11.5, None), Run(12.0, None)]) == []
+    assert check_runs([Run(11.5, None), Run(12.0, None)], VANILLA) == []
 
 
 def test_a_run_without_a_figure() -> None:
     findings = check_runs(
-        [Run(11.5, "odd"), Run(None, "lat_connect printed no figure: exit code 0")]
+        [Run(11.5, "odd"), Run(None, "lat_connect printed no figure: exit code 0")], VANILLA
     )
     assert codes(findings) == [("invalid", "lmbench-failed")]
     assert findings[0].detail == (
-        "1 of 2 lmbench runs gave no figure: lat_connect printed no figure: exit code 0"
+        "1 of 2 runs of the workload gave no figure in arm vanilla: "
+        "lat_connect printed no figure: exit code 0"
     )
 
 
 def test_a_run_with_a_complaint() -> None:
-    findings = check_runs([Run(11.5, None), Run(12.0, "lat_connect: odd"), Run(12.0, "later")])
+    findings = check_runs(
+        [Run(11.5, None), Run(12.0, "lat_connect: odd"), Run(12.0, "later")], VANILLA
+    )
     assert [(str(each.severity), each.detail) for each in findings] == [
         ("warning", "lat_connect: odd")
     ]
