@@ -151,7 +151,7 @@ def cgroup_mounts(mountinfo: Iterable[str]) -> tuple[str | None, str | None]:
     mount2: str | None = None
     mount1: str | None = None
     for line in sorted(mountinfo, key=lambda each: NODE_CGROUPS not in each):
-        fields, _, source = line.partition(" - ")
+        fields, _, source = line.strip().partition(" - ")
         kind, _, options = source.split(maxsplit=2)
         if kind == "cgroup2" and mount2 is None:
             mount2 = fields.split()[4]

@@ -27,7 +27,7 @@ OWN_NAME = "paced_calls"
 PORT = 31237
 TRIES = 3
 SECOND_NS = 1_000_000_000
-TRIES_NS = 3_000_000
+TRIES_NS = 50_000_000
 NOT_EXECUTED = 97
 """Exit code of a child whose execve has failed; lmbench's helper never ends with it."""
 

@@ -35,7 +35,7 @@ COST_COLUMNS = (
     "calls/s",
     "dropped",
 )
-LONGEST_ARM = 16
+LONGEST_ARM = 12
 """With it the table of costs fits 80 columns."""
 WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
 MARKUP: Mapping[Verdict, Mapping[str, bool]] = {

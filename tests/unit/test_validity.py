@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity
 from pytest_syslat.network import TcpCounters
@@ -12,11 +13,13 @@ from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.testbeds.protocol import CoreTimes
 from pytest_syslat.tracer import Trace
 from pytest_syslat.validity import (
+    check_agent_cores,
     check_audit_waits,
     check_drops,
     check_load,
     check_network,
     check_pinning,
+    check_rate,
     check_runs,
     check_throttling,
     check_trace,
@@ -25,7 +28,7 @@ from pytest_syslat.validity import (
 from pytest_syslat.workload import Run
 
 EXECVE = SYSCALLS["execve"]
-ENOENT, EACCES, EFAULT = 2, 13, 14
+EPERM, ENOENT, EACCES, EFAULT = 1, 2, 13, 14
 SERVER = 4711
 
 
@@ -100,6 +103,16 @@ def test_failed_calls_name_the_share_and_the_most_frequent_reason() -> None:
     assert finding.detail == (
         "150 of 1,600 calls (9.4%) of execve of lmbench's helper program failed in arm vanilla, "
         "100 of them with ENOENT (No such file or directory)"
+    )
+
+
+def test_failed_calls_under_an_agent_ask_for_its_policy() -> None:
+    [finding] = check_trace(trace(0, {EPERM: 1204}), EXECVE, 1, "tetragon")[:1]
+    assert finding.code == "failed-calls"
+    assert finding.detail == (
+        "1,204 of 1,204 calls (100.0%) of execve of lmbench's helper program failed in arm "
+        "tetragon, 1,204 of them with EPERM (Operation not permitted): "
+        "does its policy block the workload?"
     )
 
 
@@ -188,6 +201,63 @@ def test_a_run_without_a_figure() -> None:
         "1 of 2 runs of the workload gave no figure in arm vanilla: "
         "lat_connect printed no figure: exit code 0"
     )
+
+
+def test_a_run_without_a_figure_under_an_agent() -> None:
+    [finding] = check_runs([Run(None, "lat_syscall ended with -9: exit code -9")], "tetragon")
+    assert finding.detail == (
+        "1 of 1 runs of the workload gave no figure in arm tetragon: "
+        "lat_syscall ended with -9: exit code -9: does its policy block the workload?"
+    )
+
+
+def paced(*achieved_per_s: float | None) -> list[Run]:
+    return [Run(10.0, None, achieved_per_s=each) for each in achieved_per_s]
+
+
+@pytest.mark.parametrize(
+    ("untraced", "traced", "missed"),
+    [
+        ((100.0, 100.0), (100.0, 100.0), None),
+        # 95 of 100 are enough, on average.
+        ((100.0, 90.0), (95.0, 95.0), None),
+        ((100.0, 89.8), (100.0, 100.0), "94.9 of 100 operations a second were made with no tracer"),
+        ((100.0, 100.0), (80.0, 60.0), "70.0 of 100 operations a second were made while tracing"),
+        # A run without a figure is told about elsewhere.
+        ((None, 100.0), (None, None), None),
+    ],
+)
+def test_rate(
+    untraced: tuple[float | None, ...], traced: tuple[float | None, ...], missed: str | None
+) -> None:
+    findings = check_rate(paced(*untraced), paced(*traced), 100)
+    if missed is None:
+        assert findings == []
+    else:
+        assert codes(findings) == [("warning", "rate-missed")]
+        assert findings[0].detail.startswith(missed)
+
+
+def test_no_rate_was_asked_for() -> None:
+    assert check_rate(paced(None), paced(None), None) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (None, None),
+        ((), None),
+        (("falco",), "1 thread of falco ran on the measured core 2 (falco): "),
+        (("rpc", "falco", "rpc"), "3 threads of falco ran on the measured core 2 (falco, rpc): "),
+    ],
+)
+def test_an_agent_on_the_measured_core(names: tuple[str, ...] | None, told: str | None) -> None:
+    findings = check_agent_cores(AgentCost(threads_on_core=names), 2, "falco")
+    if told is None:
+        assert findings == []
+    else:
+        assert codes(findings) == [("warning", "agent-on-core")]
+        assert findings[0].detail == told + "that takes time from the workload"
 
 
 def test_a_run_with_a_complaint() -> None:
@@ -304,6 +374,17 @@ def test_drops(
     before: int | None, after: int | None, calls_traced: int, expected: list[tuple[str, str]]
 ) -> None:
     assert codes(check_drops(before, after, calls_traced, "auditd")) == expected
+
+
+def test_drops_tell_how_many_of_how_many() -> None:
+    [finding] = check_drops(100, 1304, 98_000, "falco")
+    # 1,204 of 98,000 are 1.2286 %.
+    assert finding.detail == (
+        "falco dropped 1,204 events during 98,000 traced calls (1.23%), more than 0.1%: "
+        "with drops it looks faster than it is"
+    )
+    [finding] = check_drops(0, 20, 50_000, "falco")
+    assert finding.detail == "falco dropped 20 events during 50,000 traced calls (0.04%)"
 
 
 def times(elapsed_s: float, busy_s: float, stolen_s: float, workload_s: float) -> CoreTimes:
