@@ -168,7 +168,7 @@ class FakeAudit:
 
 
 class FakeAuditd:
-    def __init__(self, testbed: FakeTestbed, rootdir: Path) -> None:
+    def __init__(self, testbed: FakeTestbed, rootdir: Path, rules: Path | None = None) -> None:
         pass
 
     def prepare(self) -> None:
@@ -186,15 +186,6 @@ class FakeAuditd:
     def drops(self) -> int | None:
         return None
 
-    def processes(self) -> Processes:
-        return Processes()
-
-    def kernel_time(self) -> KernelTime | None:
-        return None
-
-    def facts(self) -> dict[str, Any]:
-        return {}
-
     def deactivate(self) -> None:
         event("auditd deactivate")
 
@@ -203,6 +194,15 @@ class FakeAuditd:
 
     def version(self) -> str:
         return "auditd of the tests"
+
+    def processes(self) -> Processes:
+        return Processes()
+
+    def kernel_time(self) -> KernelTime | None:
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        return {"rules": ["a rule of the tests"]}
 
 
 def collect_facts(
