@@ -303,9 +303,12 @@ class DescribedAgent:
             return str(error)
 
     def _remains(self) -> str | None:
-        remains = self._carrier.remains()
-        if remains or not self._programs:
-            return remains
+        return self._carrier.remains() or self._still_loaded()
+
+    def _still_loaded(self) -> str | None:
+        """Which of the programs that came with it are there; they are never loaded again as such."""
+        if not self._programs:
+            return None
         loaded = self._loaded()
         if loaded is None:
             return "bpftool cannot tell whether its BPF programs are unloaded"
@@ -369,7 +372,8 @@ class DescribedAgent:
                 carrier.user = None
         finally:
             carrier.remove()
-        self._await(self._remains, UNLOAD_LIMIT_S)
+        # Processes may be there again: a stranger's agent is given back running.
+        self._await(self._still_loaded, UNLOAD_LIMIT_S)
 
     def version(self) -> str:
         """It tells that once it is on: then it stands in the facts."""

@@ -33,11 +33,12 @@ def perform(request: dict[str, Any]) -> None:
 
 def merged_kubeconfig() -> str:
     """The user's kubeconfig as one text: the library does not read several files."""
-    import yaml
     from kubernetes.config.kube_config import KubeConfigMerger
 
     files = os.pathsep.join(map(str, kubeconfig_paths()))
-    return str(yaml.safe_dump(KubeConfigMerger(files).config.value))
+    merged = KubeConfigMerger(files).config
+    # Parts of it are objects of the library that hold a part of the file; JSON is YAML, too.
+    return json.dumps(merged.value, default=lambda node: node.value)
 
 
 def main() -> int:
