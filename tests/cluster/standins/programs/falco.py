@@ -108,4 +108,5 @@ def main() -> None:
             break
     if falco.load:
         falco.load.end()
+    falco.trouble.leave()
     _say("SIGTERM received, exiting...")

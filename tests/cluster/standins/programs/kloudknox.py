@@ -110,6 +110,7 @@ def agent() -> None:
     matches.end()
     if base:
         base.end()
+    trouble.leave()
     _say("Stopped System Monitor")
 
 

@@ -137,6 +137,7 @@ def agent() -> None:
         written.replace(STATE)
     policies.end()
     base.end()
+    trouble.leave()
 
 
 def tetra() -> None:

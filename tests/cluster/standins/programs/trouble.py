@@ -8,6 +8,7 @@ Several words are separated by commas:
     crash-after=N   it ends after N seconds
     drops=N         its counters of lost events rise by N a second
     stubborn        it ignores SIGTERM
+    lingers         when it ends, a BPF program stays on the node for half a minute
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+
+from .lingering import leave_behind
 
 
 class Trouble:
@@ -52,6 +55,11 @@ class Trouble:
     def stubborn(self) -> bool:
         """Whether only SIGKILL shall end it."""
         return "stubborn" in self._ordered
+
+    def leave(self) -> None:
+        """To be called at the end."""
+        if "lingers" in self._ordered:
+            leave_behind()
 
     def drops(self) -> int:
         """How many events it claims to have lost so far."""
