@@ -348,7 +348,7 @@ class DescribedAgent:
                     "kind": each.kind,
                     "name": each.name,
                     "attached to": list(each.attached_to),
-                    f"runs in {ROUNDS} canary calls": self._seen.get(each.id, 0),
+                    "runs during canary calls": self._seen.get(each.id, 0),
                 }
                 for each in self._programs
             ],

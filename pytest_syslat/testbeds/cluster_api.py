@@ -176,10 +176,7 @@ class ClusterApi:
         raise NotFound(f"cannot find {kind} of {api_version}: the server does not know it")
 
     def _plain_get(self, path: str) -> Object:
-        answer, _, _ = self._client.call_api(
-            path, "GET", auth_settings=["BearerToken"], response_type="object"
-        )
-        return dict(answer)
+        return dict(json.loads(self._dynamic.request("get", path, serialize=False).data))
 
     def is_namespaced(self, kind: str) -> bool:
         """Whether objects of a known kind are in namespaces."""
