@@ -73,6 +73,10 @@ class Arms:
         self._settled = True
         return switch
 
+    def unsettle(self) -> None:
+        """The workload's place was made anew: an agent's policy must find it once more."""
+        self._settled = self.active == VANILLA
+
     def _timed(self, state: str, switch: Callable[[], None]) -> None:
         begin_s = time.monotonic()
         switch()

@@ -252,9 +252,11 @@ class Experiment:
             self._progress.trial_step(key, name, number, total)
 
         try:
-            if self._rig.renew() and self._audit_is_open:
-                # The rule went with the pod.
-                self._audit.quieten()
+            if self._rig.renew():
+                self._arms.unsettle()
+                if self._audit_is_open:
+                    # The rule went with the pod.
+                    self._audit.quieten()
         except (TestbedError, WorkloadError) as error:
             trial = self._not_measured(key, invalid("testbed-failed", str(error)))
             return self._finished(trial, attempt, number, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -158,6 +159,8 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     if experiment.interrupted:
         key = experiment.interrupted.key
         reporter.write_line(f"{key.id} is refused: {experiment.interrupted.reasons[0]}", red=True)
+    if experiment.switches:
+        reporter.write_line(_switching(experiment))
     if experiment.repeats:
         counted = ", ".join(f"{arm} {count}" for arm, count in sorted(experiment.repeats.items()))
         reporter.write_line(f"repeated trials: {counted}")
@@ -165,6 +168,19 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         reporter.write_line(ours.directory_note)
     if experiment.record is not None:
         reporter.write_line(f"files: {experiment.record.directory.root}")
+
+
+def _switching(experiment: Experiment) -> str:
+    """How long switching took; it is no part of a trial."""
+    taken_s: dict[str, dict[str, list[float]]] = {}
+    for each in experiment.switches:
+        taken_s.setdefault(each.arm, {}).setdefault(each.state, []).append(each.duration_s)
+    arms = (
+        f"{arm} "
+        + ", ".join(f"{state} {statistics.median(times):.1f} s" for state, times in states.items())
+        for arm, states in taken_s.items()
+    )
+    return f"switching (median), beside the trials: {'; '.join(arms)}"
 
 
 def _write_verdicts(reporter: pytest.TerminalReporter, results: Iterable[CellResult]) -> None:
