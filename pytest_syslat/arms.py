@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_syslat.agents.protocol import Agent, AgentError, AgentFactory
@@ -12,6 +13,16 @@ from pytest_syslat.testbeds.protocol import Testbed
 
 READY_LIMIT_S = 60.0
 POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One switching of an agent, with the proof that it is on or off."""
+
+    arm: str
+    state: str
+    """`on` or `off`."""
+    duration_s: float
 
 
 class Arms:
@@ -25,6 +36,7 @@ class Arms:
         }
         self._touched: list[str] = []
         self.active = VANILLA
+        self.switches: list[Switch] = []
         self._settled = True
 
     def agent(self, arm: str) -> Agent:
@@ -50,9 +62,9 @@ class Arms:
         if switch:
             # An activation that failed halfway is undone before the next one.
             self._settled = False
-            self._agents[self.active].deactivate()
+            self._timed("off", self._agents[self.active].deactivate)
             self.active = arm
-            self._agents[arm].activate()
+            self._timed("on", self._agents[arm].activate)
         deadline = time.monotonic() + READY_LIMIT_S
         while (reason := self._agents[arm].ready()) is not None:
             if time.monotonic() > deadline:
@@ -60,6 +72,12 @@ class Arms:
             time.sleep(POLL_S)
         self._settled = True
         return switch
+
+    def _timed(self, state: str, switch: Callable[[], None]) -> None:
+        begin_s = time.monotonic()
+        switch()
+        if self.active != VANILLA:
+            self.switches.append(Switch(self.active, state, time.monotonic() - begin_s))
 
     def not_idle(self) -> str | None:
         """Why an arm that should be off isn't, if one isn't."""

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
-from pytest_syslat.arms import Arms
+from pytest_syslat.arms import Arms, Switch
 from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
@@ -87,6 +87,11 @@ class Experiment:
         self._warmed: set[str] = set()
         self._repeated_blocks: set[int] = set()
         self._results: dict[Cell, CellResult] | None = None
+
+    @property
+    def switches(self) -> Sequence[Switch]:
+        """Each switching of an agent, in order."""
+        return self._arms.switches
 
     def open(self) -> None:
         """Put everything in place.
@@ -277,6 +282,8 @@ class Experiment:
         step("switching")
         switched = self._arms.activate(arm)
         self.switching_s += time.monotonic() - begin_s
+        if arm not in self._warmed and self.record is not None:
+            self.record.agent_is_on(arm, self._arms.agent(arm).facts())
         if arm not in self._warmed:
             self._warmed.add(arm)
             self._warm_up(self.settings.warmup_s, step)

@@ -81,7 +81,7 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Gen
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse wrong options at once, whatever is collected later."""
     if given_on_command_line(config):
-        read_settings(config, agent_names=None)
+        read_settings(config, None)
         if _is_distributed(config):
             raise pytest.UsageError(XDIST_REFUSED)
 

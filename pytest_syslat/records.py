@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from pytest_syslat.arms import Switch
 from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
@@ -47,6 +48,10 @@ class Measured(Protocol):
     def switching_s(self) -> float:
         """Seconds spent on switching arms."""
 
+    @property
+    def switches(self) -> Sequence[Switch]:
+        """Each switching of an agent, in order."""
+
 
 class RunRecord:
     """Writes the files of one run."""
@@ -55,6 +60,7 @@ class RunRecord:
         self.directory = ResultDirectory(directory)
         self._run: dict[str, Any] = {"schema": RUN_SCHEMA, "complete": False}
         self._facts: Mapping[str, str] = {}
+        self._agents: dict[str, dict[str, Any]] = {}
 
     def open(self, settings: Settings, plan: Plan, facts: Mapping[str, str]) -> None:
         """Note what will be measured, and on what."""
@@ -66,6 +72,11 @@ class RunRecord:
             "plan_is_complete": plan.complete,
         }
         self._write_run()
+
+    def agent_is_on(self, arm: str, facts: Mapping[str, Any]) -> None:
+        """Note what an agent tells once it is on."""
+        self._agents[arm] = dict(facts)
+        self._run["agents"] = self._agents
 
     def trial_done(self, measured: Measured, trial: Trial) -> None:
         """Write the files of the trial's arm anew."""
@@ -90,7 +101,8 @@ class RunRecord:
             write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
         write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
         self._write_validity(measured, key.arm)
-        write_atomically(files.sysinfo_path(key.arm), sysinfo_text(self._facts))
+        facts = {**self._facts, **_flat(f"agent {key.arm}", self._agents.get(key.arm, {}))}
+        write_atomically(files.sysinfo_path(key.arm), sysinfo_text(facts))
         self._note(measured)
         self._write_run()
 
@@ -132,6 +144,7 @@ class RunRecord:
         self._run["replaced_trials"] = [trial.as_dict() for trial in measured.replaced]
         self._run["repeats"] = dict(measured.repeats)
         self._run["switching_s"] = round(measured.switching_s, 3)
+        self._run["switches"] = [asdict(each) for each in measured.switches]
 
     def _write_run(self) -> None:
         text = json.dumps(_without_nan(self._run), indent=1, ensure_ascii=False)
@@ -180,6 +193,23 @@ def _validity_rows(
                 "code": finding.code,
                 "detail": prefix + finding.detail,
             }
+
+
+def _flat(prefix: str, value: object) -> dict[str, str]:
+    """Nested facts as one line each."""
+    if isinstance(value, Mapping):
+        return {
+            key: text
+            for name, item in value.items()
+            for key, text in _flat(f"{prefix}, {name}", item).items()
+        }
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        return {
+            key: text
+            for number, item in enumerate(value, start=1)
+            for key, text in _flat(f"{prefix} {number}", item).items()
+        }
+    return {prefix: ", ".join(map(str, value)) if isinstance(value, list) else str(value)}
 
 
 def _cell(result: CellResult) -> dict[str, Any]:

@@ -11,6 +11,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 
 
+def _roots(rootdir: Path) -> tuple[Path, ...]:
+    # In an editable install the shipped files stand beside the package, not inside it.
+    return (rootdir, PACKAGE / "shipped", PACKAGE.parent)
+
+
 def resource(relative: str, rootdir: Path) -> Path:
     """The path of a shipped file such as `bpftrace/trace_openat.bt`.
 
@@ -21,9 +26,14 @@ def resource(relative: str, rootdir: Path) -> Path:
     Raises:
         FileNotFoundError: It is neither there nor shipped.
     """
-    # In an editable install the shipped files stand beside the package, not inside it.
-    for root in (rootdir, PACKAGE / "shipped", PACKAGE.parent):
+    for root in _roots(rootdir):
         path = root / relative
         if path.exists():
             return path
     raise FileNotFoundError(f"{relative} is not shipped with this installation")
+
+
+def resource_directories(relative: str, rootdir: Path) -> list[Path]:
+    """All directories of that name, the user's own first; what stands in them adds up."""
+    found = dict.fromkeys((root / relative).resolve() for root in _roots(rootdir))
+    return [path for path in found if path.is_dir()]

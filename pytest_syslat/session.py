@@ -14,6 +14,7 @@ import pytest
 from pytest_syslat.settings import VANILLA, Settings, check_result_dir, read_settings
 
 if TYPE_CHECKING:
+    from pytest_syslat.agents.catalogue import Catalogue
     from pytest_syslat.agents.protocol import AgentFactory
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell
@@ -26,18 +27,18 @@ Made = TypeVar("Made")
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def agent_factories(config: pytest.Config) -> dict[str, AgentFactory]:
-    """All agents that exist: ours, and those of `pytest_syslat_agents` hooks."""
-    from pytest_syslat.agents.auditd import Auditd
+def find_agents(config: pytest.Config) -> Catalogue:
+    """All agents that exist: ours, described ones, and those of `pytest_syslat_agents` hooks."""
+    from pytest_syslat.agents.catalogue import Catalogue
 
-    factories: dict[str, AgentFactory] = {"auditd": Auditd}
+    hooked: dict[str, AgentFactory] = {}
     for added in config.hook.pytest_syslat_agents(config=config):
-        factories.update(added or {})
-    if VANILLA in factories:
+        hooked.update(added or {})
+    if VANILLA in hooked:
         raise pytest.UsageError(
             f"pytest_syslat_agents: {VANILLA!r} is the name of the baseline: choose another name"
         )
-    return factories
+    return Catalogue(config.rootpath, config.invocation_params.dir, hooked)
 
 
 class SyslatSession:
@@ -46,8 +47,8 @@ class SyslatSession:
     def __init__(self, config: pytest.Config) -> None:
         """Read the settings; raises pytest.UsageError."""
         self.config = config
-        self.factories = agent_factories(config)
-        self.settings: Settings = read_settings(config, sorted(self.factories))
+        self.factories: dict[str, AgentFactory] = {}
+        self.settings: Settings = read_settings(config, self._find_arms)
         check_result_dir(self.settings)
         self.trials: list[TrialKey] = []
         self.cells: list[Cell] = []
@@ -58,6 +59,24 @@ class SyslatSession:
         self.left_behind: list[str] = []
         self.kept: list[str] = []
         self.directory_note: str | None = None
+
+    def _find_arms(self, settings: Settings) -> list[str]:
+        from pytest_syslat.agents.catalogue import UnknownAgent
+        from pytest_syslat.agents.description import DescriptionError
+        from pytest_syslat.testbeds.choice import chosen_testbed
+        from pytest_syslat.testbeds.protocol import TestbedError
+
+        try:
+            place = chosen_testbed(settings)
+        except TestbedError as error:
+            raise pytest.UsageError(str(error)) from None
+        try:
+            self.factories = find_agents(self.config).arms(settings.agents, settings, place)
+        except UnknownAgent as error:
+            raise pytest.UsageError(f"--syslat-agent: {error}") from None
+        except DescriptionError as error:
+            raise pytest.UsageError(str(error)) from None
+        return list(self.factories)
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Compute the plan from the selected items and bring them into its order."""

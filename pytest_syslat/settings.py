@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,10 +26,38 @@ TRIALS_WHEN_JUDGED = 8
 
 
 @dataclass(frozen=True, slots=True)
+class ChartPlace:
+    """Where the user has an agent's chart or manifests."""
+
+    agent: str
+    place: str
+    """A path, or a URL."""
+
+    def __str__(self) -> str:
+        return f"{self.agent}={self.place}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadySign:
+    """By what a command, a service or a DaemonSet that is not described shows that it is ready."""
+
+    arm: str | None
+    """None: whichever."""
+    kind: str
+    """`log`, `port` or `file`."""
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.arm + '=' if self.arm else ''}{self.kind}:{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What the user asked for, validated. Units are in the names."""
 
     agents: tuple[str, ...] = ()
+    charts: tuple[ChartPlace, ...] = ()
+    ready: tuple[ReadySign, ...] = ()
     trials: int = TRIALS_DEFAULT
     warmup_s: float = 30.0
     lmbench_reps: int = 10
@@ -149,6 +178,36 @@ def _budget(text: str) -> Budget:
         raise ValueError(str(error).removeprefix(f"budget {text!r}: ")) from None
 
 
+def _chart(text: str) -> ChartPlace:
+    agent, equals, place = text.partition("=")
+    if not (agent and equals and place):
+        raise ValueError("NAME=PATH is needed, such as falco=./falco-9.1.0.tgz")
+    if "://" not in place:
+        # Programs that read it may run elsewhere.
+        place = str(Path(place).absolute())
+        if not Path(place).exists():
+            raise ValueError(f"there is no {place}")
+    return ChartPlace(agent, place)
+
+
+SIGN = re.compile(r"(?:([A-Za-z0-9._:/+-]+)=)?(log|port|file):(.+)", re.DOTALL)
+
+
+def _ready_sign(text: str) -> ReadySign:
+    found = SIGN.fullmatch(text)
+    if found is None:
+        raise ValueError("[ARM=]log:REGEX, [ARM=]port:NUMBER or [ARM=]file:PATH is needed")
+    arm, kind, value = found.groups()
+    if kind == "port" and not (value.isdigit() and 0 < int(value) < 65536):
+        raise ValueError("a port is a number from 1 to 65535")
+    if kind == "log":
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+    return ReadySign(arm, kind, value)
+
+
 def _name(text: str) -> str:
     if not text.strip():
         raise ValueError("a name is needed")
@@ -165,7 +224,27 @@ OPTIONS: tuple[Option, ...] = (
         "agents",
         _name,
         "NAME",
-        "arm to measure beside vanilla: an agent's name, or 'all'; repeatable",
+        "arm to measure beside vanilla: an agent's name, with '+none' or '+POLICYFILE' for another "
+        "policy; daemonset:NAMESPACE/NAME, service:UNIT or 'command:PROGRAM ARGUMENTS', with "
+        "'LABEL=' before it for a name; or 'all'; repeatable",
+        repeatable=True,
+    ),
+    Option(
+        "chart",
+        "charts",
+        _chart,
+        "NAME=PATH",
+        "where an agent's Helm chart (directory or archive) or manifests (directory or URL) are, "
+        "instead of its project's server; repeatable",
+        repeatable=True,
+    ),
+    Option(
+        "ready",
+        "ready",
+        _ready_sign,
+        "[ARM=]SIGN",
+        "when a command, service or DaemonSet is ready: log:REGEX, port:NUMBER or file:PATH; "
+        "repeatable (default: once it runs and loads no more BPF programs)",
         repeatable=True,
     ),
     Option(
@@ -347,14 +426,14 @@ class Given:
 
 def read_settings(
     config: pytest.Config,
-    agent_names: Sequence[str] | None,
+    find_arms: Callable[[Settings], Sequence[str]] | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Read and validate all options.
 
     Args:
         config: pytest's configuration with the options of `OPTIONS`.
-        agent_names: Agents that exist; None if that isn't known yet: names are not checked then.
+        find_arms: Gives the arms that `agents` stand for; None: names are not looked up yet.
         environment: Where the original script's variables are looked up.
 
     Raises:
@@ -373,8 +452,8 @@ def read_settings(
             parsed = [base / path for path in parsed]
         if option.setting not in _WITHOUT_FIELD:
             values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
-    if agent_names is not None:
-        values["agents"] = _agents(values.get("agents", ()), agent_names)
+    if find_arms is not None:
+        values["agents"] = tuple(find_arms(Settings(**values)))
     if "trials" not in values and values.get("agents") and values.get("budgets"):
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
@@ -402,20 +481,6 @@ def _parsed(option: Option, text: str, source: str) -> Any:
     except ValueError as error:
         also = "" if source == option.flag else f" ({option.flag})"
         raise pytest.UsageError(f"{source}{also}: {text!r} is not valid: {error}") from None
-
-
-def _agents(wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    chosen: list[str] = []
-    for name in wanted:
-        if name == "all":
-            chosen += known
-        elif name in known:
-            chosen.append(name)
-        elif name != VANILLA:
-            raise pytest.UsageError(
-                f"--syslat-agent: unknown agent {name!r}: allowed is {', '.join(known)} or all"
-            )
-    return tuple(dict.fromkeys(chosen))
 
 
 def given_on_command_line(config: pytest.Config) -> bool:

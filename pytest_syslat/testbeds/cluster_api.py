@@ -133,22 +133,57 @@ class ClusterApi:
         self.server = str(self._configuration.host)
         self._configuration.retries = urllib3.Retry(total=0)
         self._client = _LimitedClient(self._configuration)
-        dynamic = DynamicClient(self._client, discoverer=_NoDiscovery)
+        self._dynamic = DynamicClient(self._client, discoverer=_NoDiscovery)
         self._resources = {
-            kind: Resource(
-                prefix="apis" if group else "api",
-                group=group,
-                api_version=version,
-                kind=kind,
-                namespaced=kind not in CLUSTER_WIDE,
-                verbs=[],
-                name=plural,
-                client=dynamic,
-            )
+            kind: self._resource(group, version, kind, plural, namespaced=kind not in CLUSTER_WIDE)
             for kind, (group, version, plural) in KINDS.items()
         }
         self._away_since_s: float | None = None
         self._ahead = timedelta(0)
+
+    def _resource(
+        self, group: str, version: str, kind: str, plural: str, *, namespaced: bool
+    ) -> Resource:
+        return Resource(
+            prefix="apis" if group else "api",
+            group=group,
+            api_version=version,
+            kind=kind,
+            namespaced=namespaced,
+            verbs=[],
+            name=plural,
+            client=self._dynamic,
+        )
+
+    def learn(self, api_version: str, kind: str) -> None:
+        """Ask the server for a kind beside those that are known; raises NotFound.
+
+        Args:
+            api_version: Such as `cilium.io/v1alpha1`.
+            kind: Such as `TracingPolicyNamespaced`. Later requests need the kind alone.
+        """
+        if kind in self._resources:
+            return
+        group, _, version = api_version.rpartition("/")
+        path = f"/apis/{api_version}" if group else f"/api/{api_version}"
+        listed: Object = self._asked(f"find {kind} of {api_version}", lambda: self._plain_get(path))
+        for each in listed.get("resources", []):
+            if each["kind"] == kind and "/" not in each["name"]:
+                self._resources[kind] = self._resource(
+                    group, version, kind, each["name"], namespaced=each["namespaced"]
+                )
+                return
+        raise NotFound(f"cannot find {kind} of {api_version}: the server does not know it")
+
+    def _plain_get(self, path: str) -> Object:
+        answer, _, _ = self._client.call_api(
+            path, "GET", auth_settings=["BearerToken"], response_type="object"
+        )
+        return dict(answer)
+
+    def is_namespaced(self, kind: str) -> bool:
+        """Whether objects of a known kind are in namespaces."""
+        return bool(self._resources[kind].namespaced)
 
     def version(self) -> str:
         """The server's version; raises Unreachable at once if it does not answer."""
@@ -218,6 +253,34 @@ class ClusterApi:
                     force_conflicts=True,
                 )
                 .to_dict()
+            ),
+        )
+
+    def patch(self, kind: str, name: str, namespace: str | None, change: Object) -> Object:
+        """Change an object by a merge patch, in which None removes a field; raises NotFound."""
+        return self._asked(
+            f"change {kind} {name}",
+            lambda: (
+                self._resources[kind]
+                .patch(
+                    body=change,
+                    name=name,
+                    namespace=namespace,
+                    content_type="application/merge-patch+json",
+                    field_manager=FIELD_MANAGER,
+                )
+                .to_dict()
+            ),
+        )
+
+    def log(self, pod: str, namespace: str, container: str) -> str:
+        """What a container has printed since it was started; raises TestbedError."""
+        return self._asked(
+            f"read the log of pod {pod}",
+            lambda: str(
+                client.CoreV1Api(self._client).read_namespaced_pod_log(
+                    pod, namespace, container=container
+                )
             ),
         )
 

@@ -33,6 +33,7 @@ from pytest_syslat.testbeds.manifest_objects import (
     RunTags,
     namespace_object,
 )
+from pytest_syslat.testbeds.outside import JOURNAL, Outside, is_ours
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 
 LEASE = "pytest-syslat"
@@ -55,6 +56,7 @@ class ClusterClaim:
         self._run_id = run_id
         self._holder = f"{run_id}@{platform.node()}:{os.getpid()}"
         self.tags = RunTags(run_id, "")
+        self.outside = Outside(api, lambda: self.tags)
         self._namespace_uid: str | None = None
         self._held = False
         self._lost: str | None = None
@@ -85,7 +87,8 @@ class ClusterClaim:
             # From here on it goes with this run, whoever has made it.
             self._namespace_uid = namespace["metadata"]["uid"]
             self._api.apply(namespace_object(self._rootdir, self.tags))
-        removed = remove_objects(self._api)
+        # With the Lease held, and before the journal goes with all other objects.
+        removed = Outside(self._api).undo() + remove_objects(self._api)
         self._thread = threading.Thread(target=self._renew_on_and_on, daemon=True)
         self._thread.start()
         return removed
@@ -214,6 +217,12 @@ class ClusterClaim:
         lease = self._api.find("Lease", LEASE, NAMESPACE)
         if lease is not None and lease["spec"].get("holderIdentity") != self._holder:
             raise TestbedError(f"{told(lease, self._api)} has taken over: nothing was removed")
+        if self.outside.steps():
+            # The namespace holds the only list of what must still be undone.
+            remove_objects(self._api)
+            remove_lease(self._api)
+            self._held = False
+            raise TestbedError("what an agent's installation left is still there")
         if self._namespace_uid == namespace["metadata"]["uid"]:
             remove_objects(self._api, wait=False)
             remove_namespace(self._api, namespace)
@@ -250,9 +259,10 @@ def clean(api: ClusterApi) -> list[str]:
             f"--syslat-clean: {told(lease, api)} is at work: end it, or, if its machine is gone, "
             f"try again in {LEASE_S:g} s"
         )
+    undone = Outside(api).undo()
     if is_prepared(namespace):
-        return remove_objects(api) + remove_lease(api)
-    return remove_objects(api, wait=False) + remove_namespace(api, namespace)
+        return undone + remove_objects(api) + remove_lease(api)
+    return undone + remove_objects(api, wait=False) + remove_namespace(api, namespace)
 
 
 def is_at_work(lease: Object, api: ClusterApi) -> bool:
@@ -287,7 +297,9 @@ def remove_objects(api: ClusterApi, *, wait: bool = True) -> list[str]:
         f"{kind} {NAMESPACE}/{body['metadata']['name']}"
         for kind in RUN_KINDS
         for body in api.list(kind, NAMESPACE, selector=OURS)
-        if not body["metadata"].get("ownerReferences") and api.delete({**body, "kind": kind})
+        if not body["metadata"].get("ownerReferences")
+        and (body["metadata"]["name"] != JOURNAL or not Outside(api).steps())
+        and api.delete({**body, "kind": kind})
     ]
     if removed and wait:
         api.wait(
@@ -338,12 +350,6 @@ def _why_not_gone(api: ClusterApi) -> Callable[[], str]:
         )
 
     return why
-
-
-def is_ours(namespace: Object) -> bool:
-    """Whether a namespace carries our label."""
-    labels = namespace["metadata"].get("labels") or {}
-    return all(labels.get(key) == value for key, value in PART_OF.items())
 
 
 def is_prepared(namespace: Object) -> bool:

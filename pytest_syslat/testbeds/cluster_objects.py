@@ -62,8 +62,19 @@ def is_schedulable(node: Object) -> bool:
     return not spec.get("unschedulable") and not any(each in BLOCKING_TAINTS for each in taints)
 
 
-def pod_problem(pod: Object) -> str | None:
-    """Why a pod will not start without help, if that is known already; one sentence."""
+OWN_IMAGE_MEND = (
+    "build images/Dockerfile and push it where the node finds it, or add "
+    "--syslat-image=debian:trixie-slim"
+)
+
+
+def pod_problem(pod: Object, image_mend: str = OWN_IMAGE_MEND) -> str | None:
+    """Why a pod will not start without help, if that is known already; one sentence.
+
+    Args:
+        pod: As the server tells it.
+        image_mend: What to do when its image cannot be had.
+    """
     name, status = pod["metadata"]["name"], pod.get("status", {})
     if status.get("phase") in ("Failed", "Succeeded"):
         return f"pod {name} has ended: {status.get('reason') or status['phase']}"
@@ -71,10 +82,7 @@ def pod_problem(pod: Object) -> str | None:
         waiting = container.get("state", {}).get("waiting") or {}
         reason = waiting.get("reason")
         if reason in IMAGE_REASONS:
-            return (
-                f"the image {container['image']} cannot be had ({reason}): build images/Dockerfile "
-                "and push it where the node finds it, or add --syslat-image=debian:trixie-slim"
-            )
+            return f"the image {container['image']} cannot be had ({reason}): {image_mend}"
         if reason in CONTAINER_REASONS:
             ended = container.get("lastState", {}).get("terminated") or {}
             said = str(ended.get("message") or waiting.get("message") or reason).strip()

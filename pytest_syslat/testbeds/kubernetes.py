@@ -31,6 +31,7 @@ from pytest_syslat.testbeds.manifest_objects import (
     pod_object,
     shipped_files,
 )
+from pytest_syslat.testbeds.outside import ClusterAccess
 from pytest_syslat.testbeds.pod_channel import PodChannel
 from pytest_syslat.testbeds.protocol import (
     Completed,
@@ -492,6 +493,11 @@ class KubernetesTestbed:
     def state(self, path: Path, *, role: Role) -> FileState | None:
         """What is seen of a file."""
         return self._channel(role).state(path)
+
+    @property
+    def cluster(self) -> ClusterAccess:
+        """By which agents in the cluster are installed and switched."""
+        return ClusterAccess(self._api, self._claim.outside, self.node)
 
     def facts(self) -> dict[str, str]:
         """Cluster, runtime, image and what the pod is confined by."""

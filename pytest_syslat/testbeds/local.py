@@ -136,6 +136,7 @@ class LocalTestbed:
     __test__: ClassVar[bool] = False
     name = "local"
     endpoint = None
+    cluster = None
     generation = 0
 
     def __init__(self, *, core: int, run_id: str) -> None:

@@ -10,9 +10,12 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytest_syslat.tools import Tool
+
+if TYPE_CHECKING:
+    from pytest_syslat.testbeds.outside import ClusterAccess
 
 WORKLOAD_GROUP = 31237
 """Group id under which the workload runs: by it, rules of the node tell its tasks from others."""
@@ -183,6 +186,10 @@ class Testbed(Protocol):
     @property
     def endpoint(self) -> Endpoint | None:
         """The server that the testbed itself runs; None where one must be started."""
+
+    @property
+    def cluster(self) -> ClusterAccess | None:
+        """By which agents in the cluster are installed and switched; None on a host."""
 
     @property
     def generation(self) -> int:

@@ -36,7 +36,7 @@ import pytest
 
 from pytest_syslat import arms, experiment, records, rig, sysinfo, tcp_server, tools, tracer, trial
 from pytest_syslat.agents import auditd
-from pytest_syslat.agents.protocol import Agent
+from pytest_syslat.agents.protocol import Agent, KernelTime, Processes
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
@@ -160,7 +160,7 @@ class FakeAudit:
 
 
 class FakeAuditd:
-    def __init__(self, testbed: FakeTestbed, rootdir: Path) -> None:
+    def __init__(self, testbed: FakeTestbed, rootdir: Path, rules: Path | None = None) -> None:
         pass
 
     def prepare(self) -> None:
@@ -186,6 +186,15 @@ class FakeAuditd:
 
     def version(self) -> str:
         return "auditd of the tests"
+
+    def processes(self) -> Processes:
+        return Processes()
+
+    def kernel_time(self) -> KernelTime | None:
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        return {"rules": ["a rule of the tests"]}
 
 
 def collect_facts(

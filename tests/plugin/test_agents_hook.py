@@ -12,7 +12,7 @@ AGENT = """
 import time
 from pathlib import Path
 
-from pytest_syslat.agents.protocol import AgentError
+from pytest_syslat.agents.protocol import AgentError, Processes
 from syslat_fakes import event
 
 
@@ -36,6 +36,15 @@ class Mine:
 
     def drops(self):
         return None
+
+    def processes(self):
+        return Processes()
+
+    def kernel_time(self):
+        return None
+
+    def facts(self):
+        return {}
 
     def deactivate(self):
         event(f"{self.name} deactivate")
@@ -126,7 +135,10 @@ def test_an_arm_that_is_not_selected_is_not_installed(project: Project) -> None:
 def test_names_of_theirs_are_offered(project: Project) -> None:
     with_agent(project)
     [line] = usage_errors(project.run("benchmarks", "--agent=your"))
-    assert line == "--syslat-agent: unknown agent 'your': allowed is auditd, mine or all"
+    assert line == (
+        "--syslat-agent: unknown agent 'your': allowed is auditd, calibration, falco, kloudknox, "
+        "mine, tetragon, daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM, or all"
+    )
 
 
 def test_none_from_a_hook_adds_nothing(project: Project) -> None:
@@ -362,6 +374,15 @@ def test_an_activation_that_failed_is_made_again_from_the_start(project: Project
 
 def test_it_cannot_be_switched_off(project: Project) -> None:
     body = """
+    def processes(self):
+        return Processes()
+
+    def kernel_time(self):
+        return None
+
+    def facts(self):
+        return {}
+
     def deactivate(self):
         event("mine deactivate")
         raise AgentError("mine: it does not let go")

@@ -11,6 +11,10 @@ from .support import VARIABLES, Project, usage_errors
 WHOLE_FROM_1 = "a whole number of at least 1 is needed"
 WHOLE_FROM_0 = "a whole number of at least 0 is needed"
 SECONDS = "a number of seconds, 0 or more, is needed"
+ALL_AGENTS = (
+    "auditd, calibration, falco, kloudknox, tetragon, daemonset:NAMESPACE/NAME, service:UNIT, "
+    "command:PROGRAM, or all"
+)
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def test_a_wrong_value_on_the_command_line(
 def test_an_unknown_agent(project: Project, flag: str) -> None:
     result = project.run("benchmarks", f"{flag}=auditd", f"{flag}=nobody")
     assert usage_errors(result) == [
-        "--syslat-agent: unknown agent 'nobody': allowed is auditd or all"
+        f"--syslat-agent: unknown agent 'nobody': allowed is {ALL_AGENTS}"
     ]
 
 
@@ -93,7 +97,7 @@ def test_a_wrong_value_in_the_ini_file(
 def test_an_unknown_agent_in_the_ini_file(project: Project) -> None:
     project.pytester.makeini("[pytest]\nsyslat_agent =\n    auditd\n    nobody\n")
     [line] = usage_errors(project.run("benchmarks", warmup=True))
-    assert "unknown agent 'nobody': allowed is auditd or all" in line
+    assert f"unknown agent 'nobody': allowed is {ALL_AGENTS}" in line
 
 
 def test_a_number_in_native_toml_is_taken_or_refused_in_one_line(project: Project) -> None:
@@ -226,6 +230,8 @@ def test_the_documented_defaults(project: Project) -> None:
     assert isinstance(seed, int)
     assert settings == {
         "agents": [],
+        "charts": [],
+        "ready": [],
         "trials": 5,
         "warmup_s": 30.0,
         "lmbench_reps": 10,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pytest_syslat.resources import resource
+from pytest_syslat.testbeds.protocol import WORKLOAD_GROUP
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = ROOT / "policies"
@@ -20,9 +21,11 @@ CALLS = ["execve", "openat", "connect"]
 OBJECTS = ["policies/kloudknox/bench.yaml", "policies/tetragon/bench.yaml"]
 FILES = [
     "policies/falco/bench.yaml",
+    "policies/falco/host.yaml",
     "policies/falco/values.yaml",
     "policies/kloudknox/bench.yaml",
     "policies/tetragon/bench.yaml",
+    "policies/tetragon/host.yaml",
     "policies/tetragon/values.yaml",
 ]
 BLOCKING = {
@@ -117,6 +120,20 @@ def test_workload_is_the_only_pod_that_has_the_labels() -> None:
 @pytest.mark.parametrize("path", OBJECTS)
 def test_policy_lives_in_the_namespace_of_the_workload(path: str) -> None:
     assert loaded(path)["metadata"] == {"name": "bench", "namespace": NAMESPACE}
+
+
+def test_tetragon_observes_the_same_on_a_host() -> None:
+    cluster, host = loaded("policies/tetragon/bench.yaml"), loaded("policies/tetragon/host.yaml")
+    assert host["kind"] == "TracingPolicy"
+    assert host["spec"] == {"kprobes": cluster["spec"]["kprobes"]}
+
+
+def test_falco_observes_the_same_on_a_host_by_the_workload_s_group() -> None:
+    cluster = {item["rule"]: item for item in falco_items("rule")}
+    host = {each["rule"]: each for each in loaded("policies/falco/host.yaml") if "rule" in each}
+    assert host == cluster
+    [macro] = [each for each in loaded("policies/falco/host.yaml") if "macro" in each]
+    assert macro["condition"] == f"(group.gid = {WORKLOAD_GROUP})"
 
 
 # --- KloudKnox -----------------------------------------------------------------------------------

@@ -6,14 +6,14 @@ keys=$run/keys
 make_certificates() {
     [ ! -e "$keys/finished" ] || return 0
     local names=DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc
-    local addresses=IP:127.0.0.1,IP:$node_address,IP:${service_addresses%.*}.1
+    local addresses=IP:127.0.0.1,IP:$node_address,IP:$api_address
     rm -rf "$keys"
     mkdir -p "$keys"
     chmod 700 "$keys"
 
     key authority
     openssl req -x509 -new -key "$keys/authority.key" -subj "/CN=$network" -days 3650 \
-        -out "$keys/authority.crt"
+        -addext keyUsage=critical,keyCertSign,cRLSign -out "$keys/authority.crt"
     certificate apiserver /CN=kube-apiserver "$names,$addresses"
     certificate apiserver-client /O=system:masters/CN=kube-apiserver-kubelet-client
     certificate admin /O=system:masters/CN=admin
@@ -40,6 +40,8 @@ certificate() {
     openssl req -new -key "$keys/$1.key" -subj "$2" -out "$keys/$1.request"
     {
         echo 'extendedKeyUsage=clientAuth,serverAuth'
+        # Python checks strictly from 3.13 on.
+        echo 'authorityKeyIdentifier=keyid'
         [ -z "${3:-}" ] || echo "subjectAltName=$3"
     } >"$keys/$1.extensions"
     openssl x509 -req -in "$keys/$1.request" -CA "$keys/authority.crt" \

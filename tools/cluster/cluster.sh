@@ -30,6 +30,7 @@ tools=$(dirname "$(readlink -f "$0")")
 . "$tools/packages.sh"
 . "$tools/compile.sh"
 . "$tools/images.sh"
+. "$tools/standins.sh"
 . "$tools/certificates.sh"
 . "$tools/settings.sh"
 . "$tools/host.sh"
@@ -90,6 +91,8 @@ make_the_images() {
     once plain make_plain_image "$here"/{images.sh,apt_index.py,image_archive.py}
     once bench make_bench_image "$here/build_image.sh" "$built/plain" \
         "$project"/{images/Dockerfile,manifests/programs/install-tools.sh}
+    once standins make_standin_images "$here"/{standins.sh,derived_images.py} "$built/bench" \
+        "$standins"/{standin,images.json} "$standins"/programs/*.py
 }
 
 build() {

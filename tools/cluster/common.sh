@@ -32,7 +32,9 @@ kubeconfig=$cache/kubeconfig
     node_address=10.88.0.1
     pod_addresses=10.88.0.0/24
     service_addresses=10.96.0.0/24
-    api_port=6443
+    # The first of these: what every pod is told in KUBERNETES_SERVICE_HOST.
+    api_address=10.96.0.1
+    api_port=443
     repository_port=8000
     relay_port=${SYSLAT_CLUSTER_PORT:-16443}
     pause_image=docker.io/pytest-syslat/pause:1

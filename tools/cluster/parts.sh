@@ -46,7 +46,8 @@ begin_inside() { begin "$1" nsenter --target "$(pid_of keeper)" --mount --net --
 start_keeper() {
     rm -f "$run/keeper.ready"
     begin keeper unshare --mount --propagation slave \
-        nsenter "--net=/run/netns/$network" "$here/keeper.sh" "$run" "$node_address"
+        nsenter "--net=/run/netns/$network" "$here/keeper.sh" "$run" "$node_address" \
+        "$api_address"
     wait_for 10 keeper test -e "$run/keeper.ready"
 }
 

@@ -1,0 +1,245 @@
+"""All agents that can be named with `--agent`, and what makes an arm of a name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from pytest_syslat.agents.auditd import BENCH_RULES, Auditd
+from pytest_syslat.agents.calibration import NAME as CALIBRATION
+from pytest_syslat.agents.calibration import Calibration, parse_calibration
+from pytest_syslat.agents.carrier import Carrier
+from pytest_syslat.agents.command import CommandCarrier
+from pytest_syslat.agents.daemonset import DaemonSetCarrier
+from pytest_syslat.agents.described import DescribedAgent, Level, Policy
+from pytest_syslat.agents.description import (
+    Description,
+    OnHost,
+    OnKubernetes,
+    Ready,
+    described_agents,
+    read_description,
+)
+from pytest_syslat.agents.protocol import Agent, AgentError, AgentFactory
+from pytest_syslat.agents.service import ServiceCarrier
+from pytest_syslat.resources import resource
+from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.testbeds.protocol import Testbed
+from pytest_syslat.tools import find_tool
+
+ALL = "all"
+AUDITD = "auditd"
+LABEL = re.compile(r"([A-Za-z0-9._-]+)=(.+)", re.DOTALL)
+KINDS = ("daemonset", "service", "command")
+FORMS = "daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM"
+
+
+class UnknownAgent(Exception):
+    """A name stands for no agent; the text is one line for the user."""
+
+
+class Catalogue:
+    """Finds agents by name. Arms of one agent share what carries it, so one is made a session."""
+
+    def __init__(self, rootdir: Path, directory: Path, hooked: Mapping[str, AgentFactory]) -> None:
+        """Look which agents there are.
+
+        Args:
+            rootdir: pytest's rootdir, whose `agents/*.toml` count.
+            directory: Where pytest was started: files in names are looked for there first.
+            hooked: Those that hooks have added.
+        """
+        self._rootdir = rootdir
+        self._directory = directory
+        self._hooked = dict(hooked)
+        self._described = described_agents(rootdir)
+        self._carriers: dict[str, Carrier] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all agents that have one."""
+        return sorted({AUDITD, CALIBRATION, *self._described, *self._hooked})
+
+    def arms(
+        self, wanted: Sequence[str], settings: Settings, place: str
+    ) -> dict[str, AgentFactory]:
+        """What makes each wanted arm, by the arm's name.
+
+        Args:
+            wanted: As given with `--agent`.
+            settings: For charts and signs of readiness.
+            place: `local` or `kubernetes`: what `all` means depends on it.
+
+        Raises:
+            UnknownAgent: A name stands for none.
+        """
+        found: dict[str, tuple[str, AgentFactory]] = {}
+        for text in wanted:
+            for each in self._all(place) if text == ALL else [text]:
+                if each == VANILLA:
+                    continue
+                label, spec = self._split(each)
+                if label in found and found[label][0] != spec:
+                    raise UnknownAgent(
+                        f"two arms would be called {label!r}: give one a name, such as mine={spec}"
+                    )
+                found[label] = (spec, self._factory(label, spec, settings))
+        return {label: factory for label, (_, factory) in found.items()}
+
+    def _all(self, place: str) -> list[str]:
+        """The named agents that can be measured there."""
+        if place == "kubernetes":
+            on_cluster = [
+                name for name, path in self._described.items() if read_description(path).kubernetes
+            ]
+            return sorted({*on_cluster, *self._hooked} - {AUDITD})
+        on_host = []
+        for name, path in self._described.items():
+            host = read_description(path).host
+            if host and (host.service or find_tool(shlex.split(host.command)[0])):
+                on_host.append(name)
+        return sorted({AUDITD, *on_host, *self._hooked})
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """Name of the arm, and what it stands for."""
+        named = LABEL.fullmatch(text)
+        if named:
+            return named[1], named[2]
+        kind, colon, rest = text.partition(":")
+        if colon and kind == "command":
+            words = _words(rest)
+            return f"command:{Path(words[0]).name}", text
+        base, plus, level = text.partition("+")
+        if plus and not colon:
+            return f"{base}+{Path(level).name}", text
+        return text, text
+
+    def _factory(self, label: str, spec: str, settings: Settings) -> AgentFactory:
+        kind, colon, rest = spec.partition(":")
+        if (colon and kind == CALIBRATION) or spec == CALIBRATION:
+            try:
+                place, work = parse_calibration(spec)
+            except ValueError as error:
+                raise UnknownAgent(str(error)) from None
+            return partial(Calibration, place=place, work=work)
+        if colon and kind in KINDS:
+            return self._unnamed(label, kind, rest, settings)
+        name, plus, level = spec.partition("+")
+        if name in self._hooked and not plus:
+            return self._hooked[name]
+        if name == AUDITD:
+            policy = self._policy(spec, name, level, plus, str(BENCH_RULES))
+            return partial(Auditd, rules=policy.file)
+        if name not in self._described:
+            raise UnknownAgent(
+                f"unknown agent {spec!r}: allowed is {', '.join(self.names)}, {FORMS}, or {ALL}"
+            )
+        description = read_description(self._described[name])
+        return partial(self._described_agent, description, label, (spec, level, plus), settings)
+
+    def _described_agent(
+        self,
+        description: Description,
+        label: str,
+        asked: tuple[str, str, str],
+        settings: Settings,
+        testbed: Testbed,
+        rootdir: Path,
+    ) -> Agent:
+        spec, level, plus = asked
+        place = description.kubernetes if testbed.cluster is not None else description.host
+        if place is None:
+            other = "local" if testbed.cluster is not None else "kubernetes"
+            raise AgentError(
+                f"{label}: {description.name} is not known to run here: "
+                f"add --syslat-testbed={other}"
+            )
+        try:
+            policy = self._policy(spec, description.name, level, plus, place.policy)
+        except UnknownAgent as error:
+            raise AgentError(str(error)) from None
+        carrier = self._carrier(testbed, rootdir, description, settings)
+        return DescribedAgent(testbed, description, carrier, arm=label, policy=policy)
+
+    def _policy(self, spec: str, name: str, level: str, plus: str, shipped: str) -> Policy:
+        """Which policy a level stands for; raises UnknownAgent."""
+        if level == "none":
+            return Policy(Level.NONE)
+        if level:
+            for directory in (self._directory, self._rootdir, self._rootdir / "policies" / name):
+                if (directory / level).is_file():
+                    return Policy(Level.OWN, directory / level)
+            raise UnknownAgent(
+                f"{spec!r}: there is no file {level}: after '+' stands 'none' or a policy's file"
+            )
+        if plus:
+            raise UnknownAgent(f"{spec!r}: after '+' stands 'none' or a policy's file")
+        return (
+            Policy(Level.BENCH, resource(shipped, self._rootdir)) if shipped else Policy(Level.NONE)
+        )
+
+    def _unnamed(self, label: str, kind: str, rest: str, settings: Settings) -> AgentFactory:
+        """An agent of which nothing is known but what carries it."""
+        if kind == "daemonset":
+            if not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", rest):
+                raise UnknownAgent(f"'{kind}:{rest}': daemonset:NAMESPACE/NAME is needed")
+            description = Description(label, kubernetes=OnKubernetes(daemonset=rest))
+        elif kind == "service":
+            if not re.fullmatch(r"[A-Za-z0-9:_.@\\-]+", rest):
+                raise UnknownAgent(f"'{kind}:{rest}': service:UNIT is needed")
+            description = Description(label, host=OnHost(service=rest))
+        else:
+            description = Description(label, host=OnHost(command=shlex.join(_words(rest))))
+        signs = {sign.kind: sign.value for sign in settings.ready if sign.arm in (None, label)}
+        description = replace(
+            description,
+            ready=Ready(
+                log=(signs["log"],) if "log" in signs else (),
+                port=int(signs.get("port", 0)),
+                file=signs.get("file", ""),
+            ),
+        )
+        return partial(self._described_agent, description, label, (label, "none", "+"), settings)
+
+    def _carrier(
+        self, testbed: Testbed, rootdir: Path, description: Description, settings: Settings
+    ) -> Carrier:
+        if description.name not in self._carriers:
+            self._carriers[description.name] = _new_carrier(testbed, rootdir, description, settings)
+        return self._carriers[description.name]
+
+
+def _new_carrier(
+    testbed: Testbed, rootdir: Path, description: Description, settings: Settings
+) -> Carrier:
+    if testbed.cluster is not None:
+        assert description.kubernetes is not None
+        charts = {chart.agent: str(chart.place) for chart in settings.charts}
+        return DaemonSetCarrier(
+            testbed,
+            rootdir,
+            description.name,
+            description.kubernetes,
+            charts.get(description.name),
+        )
+    assert description.host is not None
+    if description.host.service:
+        return ServiceCarrier(testbed, description.name, description.host.service)
+    return CommandCarrier(testbed, description.name, description.host.command)
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command, which may stand in quotes as a whole."""
+    try:
+        words = shlex.split(command)
+        if len(words) == 1:
+            words = shlex.split(words[0])
+    except ValueError as error:
+        raise UnknownAgent(f"'command:{command}': {error}") from None
+    if not words:
+        raise UnknownAgent("'command:': a program is needed, such as command:opensnoop")
+    return words

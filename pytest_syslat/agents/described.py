@@ -1,0 +1,378 @@
+"""An agent that a description tells of, on whatever carries it: switched, and each switch proven.
+
+It is off when its processes are gone and none of the BPF programs that came with it is loaded any
+more. It is on when it is ready in its own terms, its policy is active, and it has seen calls that
+we made for it to see.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pytest_syslat.agents.canary import ROUNDS, make_calls
+from pytest_syslat.agents.carrier import Carrier
+from pytest_syslat.agents.description import Description
+from pytest_syslat.agents.evidence import Evidence
+from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
+from pytest_syslat.bpf_programs import BpfProgram, list_programs
+from pytest_syslat.bpf_statistics import BpfStatistics
+from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
+
+READY_LIMIT_S = 120.0
+POLICY_LIMIT_S = 60.0
+CANARY_LIMIT_S = 60.0
+UNLOAD_LIMIT_S = 30.0
+SETTLE_S = 1.0
+"""Programs that are loaded one after the other come within so long of each other."""
+POLL_S = 0.2
+RUNTIME_KINDS = ("cgroup_device", "cgroup_skb", "cgroup_sysctl", "cgroup_sock_addr")
+"""Container runtimes and systemd make them: the agent's own only if it holds them."""
+
+
+class Level(enum.Enum):
+    """Which policy an arm gives its agent."""
+
+    BENCH = "bench"
+    """The one that is shipped for comparing agents."""
+    NONE = "none"
+    """No policy of ours."""
+    OWN = "own"
+    """A file of the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A level, with its file."""
+
+    level: Level
+    file: Path | None = None
+
+
+class DescribedAgent:
+    """One arm: an agent with one of its policies."""
+
+    def __init__(
+        self,
+        testbed: Testbed,
+        description: Description,
+        carrier: Carrier,
+        *,
+        arm: str,
+        policy: Policy,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            testbed: Where it runs.
+            description: What is known of it.
+            carrier: What its processes run in; arms of one agent share it.
+            arm: The arm's name.
+            policy: What this arm gives it.
+        """
+        self._testbed = testbed
+        self._description = description
+        self._carrier = carrier
+        self._evidence = Evidence(testbed, carrier, description)
+        self._arm = arm
+        self._policy = policy
+        self._statistics = BpfStatistics(testbed)
+        self._foreign: set[int] | None = None
+        """Programs that were loaded while it was off; None where that cannot be told."""
+        self._programs: tuple[BpfProgram, ...] = ()
+        self._seen: dict[int, int] = {}
+        self._version: str | None = None
+
+    def prepare(self) -> None:
+        """Install it unless it is there, and switch it off."""
+        self._carrier.prepare()
+
+    # --- On --------------------------------------------------------------------------------------
+
+    def activate(self) -> None:
+        """Switch it on with its policy, and prove that it works."""
+        carrier, file = self._carrier, self._policy.file
+        self._foreign = self._loaded()
+        # Set first: an activation that fails halfway is undone by whoever began it.
+        carrier.user = self._arm
+        carrier.start(file)
+        try:
+            rising = self._description.ready.rising
+            before = self._value_once_there(rising) if rising else 0.0
+            self._await(self._not_ready, READY_LIMIT_S)
+            if rising:
+                self._await(lambda: self._not_rising(rising, before), READY_LIMIT_S)
+            carrier.apply(file)
+            self._await(self._policy_problem, POLICY_LIMIT_S)
+            self._settle()
+            self._prove_it_sees()
+            self._version = self._evidence.version()
+        except NodeLost:
+            raise
+        except TestbedError as error:
+            raise AgentError(f"{self._arm}: {error}") from error
+
+    def _not_ready(self) -> str | None:
+        return self._carrier.problem() or self._evidence.not_ready()
+
+    def _value_once_there(self, selector: str) -> float:
+        values: list[float] = []
+
+        def absent() -> str | None:
+            problem = self._carrier.problem()
+            if problem:
+                return problem
+            try:
+                values.append(self._evidence.metric(selector))
+            except NodeLost:
+                raise
+            except TestbedError as error:
+                return str(error)
+            return None
+
+        self._await(absent, READY_LIMIT_S)
+        return values[-1]
+
+    def _not_rising(self, selector: str, before: float) -> str | None:
+        make_calls(self._testbed)
+        value = self._evidence.metric(selector)
+        return None if value > before else f"{selector} does not rise, it is {value:g}"
+
+    def _policy_problem(self) -> str | None:
+        if self._policy.file is None:
+            return None
+        return self._evidence.policy_not_active(self._policy.file, self._policy_name)
+
+    @property
+    def _policy_name(self) -> str:
+        """Of the policy's object, or its file where it is none."""
+        file = self._policy.file
+        if file is None:
+            return ""
+        try:
+            bodies = [body for body in yaml.safe_load_all(file.read_text()) if body]
+            return str(bodies[0]["metadata"]["name"])
+        except (yaml.YAMLError, IndexError, KeyError, TypeError):
+            return file.name
+
+    def _settle(self) -> None:
+        """Wait until no more programs come, and keep those that have come with the agent."""
+        if self._foreign is None:
+            return
+        deadline = time.monotonic() + READY_LIMIT_S
+        before: set[int] | None = None
+        while before != (now := self._loaded()) and time.monotonic() < deadline:
+            before = now
+            time.sleep(SETTLE_S)
+        self._programs = self._own_programs()
+
+    def _own_programs(self) -> tuple[BpfProgram, ...]:
+        """The programs that came while it was switched on, without those that strangers hold."""
+        foreign = self._foreign or set()
+        new = [each for each in list_programs(self._testbed) or () if each.id not in foreign]
+        ours = self._held_by_it({pid for each in new for pid, _ in each.holders})
+        return tuple(
+            each
+            for each in new
+            if any(pid in ours for pid, _ in each.holders)
+            or not (each.holders or each.kind in RUNTIME_KINDS)
+        )
+
+    def _held_by_it(self, pids: set[int]) -> set[int]:
+        """Which of some processes are the agent's."""
+        processes = self._carrier.processes()
+        found = set()
+        for pid in pids:
+            lineage = [pid]
+            while lineage[-1] > 1 and lineage[-1] not in processes.roots:
+                lineage.append(self._parent(lineage[-1]))
+            if lineage[-1] in processes.roots or any(
+                mark in self._text(f"/proc/{pid}/cgroup") for mark in processes.cgroup_marks
+            ):
+                found.add(pid)
+        return found
+
+    def _parent(self, pid: int) -> int:
+        for line in self._text(f"/proc/{pid}/status").splitlines():
+            if line.startswith("PPid:"):
+                return int(line.split()[1])
+        return 0
+
+    def _text(self, path: str) -> str:
+        try:
+            return self._testbed.read(Path(path), role=Role.NODE).decode(errors="replace")
+        except NodeLost:
+            raise
+        except TestbedError:
+            return ""
+
+    def _prove_it_sees(self) -> None:
+        """Make calls that it must see: by its own counters, and by the runs of its programs."""
+        asks_itself = self._policy.level is Level.BENCH and not self._uses_a_strangers_policy
+        counters = self._evidence.seen(self._policy_name) if asks_itself else {}
+        if not counters and not self._programs:
+            # Nothing that could be asked: it says so in the facts.
+            return
+        with self._statistics:
+            runs = self._runs()
+
+            def unseen() -> str | None:
+                make_calls(self._testbed)
+                now = self._evidence.seen(self._policy_name) if counters else {}
+                idle = [name for name, value in counters.items() if now[name] <= value]
+                if idle:
+                    return f"it has not seen calls that were made for it to see: {idle[0]}"
+                if runs is None:
+                    return None
+                after = self._runs() or {}
+                self._seen = {number: after[number] - runs.get(number, 0) for number in after}
+                if not any(count >= ROUNDS for count in self._seen.values()):
+                    return "none of its BPF programs ran when calls were made for it to see"
+                return None
+
+            self._await(unseen, CANARY_LIMIT_S)
+
+    @property
+    def _uses_a_strangers_policy(self) -> bool:
+        """Whether the rules are those of somebody else's installation."""
+        cluster = self._description.kubernetes
+        return bool(
+            cluster and cluster.policy_config_map and getattr(self._carrier, "is_foreign", False)
+        )
+
+    def _runs(self) -> dict[int, int] | None:
+        if not self._programs:
+            return None
+        ours = {each.id for each in self._programs}
+        loaded = list_programs(self._testbed)
+        if loaded is None:
+            return None
+        return {each.id: each.runs or 0 for each in loaded if each.id in ours}
+
+    def ready(self) -> str | None:
+        """Whether it still runs as it was switched on, with its policy and its programs."""
+        try:
+            problem = self._not_ready() or self._policy_problem()
+            if problem or not self._programs:
+                return problem
+            loaded = self._loaded()
+            gone = [each for each in self._programs if loaded is None or each.id not in loaded]
+        except NodeLost:
+            raise
+        except (AgentError, TestbedError) as error:
+            return str(error)
+        if not gone:
+            return None
+        return f"{len(gone)} of its {len(self._programs)} BPF programs are not loaded any more"
+
+    # --- Off -------------------------------------------------------------------------------------
+
+    def deactivate(self) -> None:
+        """Take its policy away, switch it off, and wait until nothing of it is left."""
+        try:
+            self._carrier.withdraw()
+            self._carrier.stop()
+            self._await(self._remains, UNLOAD_LIMIT_S)
+        except NodeLost:
+            raise
+        except TestbedError as error:
+            raise AgentError(f"{self._arm}: {error}") from error
+        self._carrier.user = None
+        self._programs = ()
+
+    def idle(self) -> str | None:
+        """Whether it is off; always so while another arm has the same agent switched on."""
+        if self._carrier.user not in (None, self._arm):
+            return None
+        try:
+            return self._remains()
+        except NodeLost:
+            raise
+        except TestbedError as error:
+            return str(error)
+
+    def _remains(self) -> str | None:
+        remains = self._carrier.remains()
+        if remains or not self._programs:
+            return remains
+        loaded = self._loaded()
+        if loaded is None:
+            return "bpftool cannot tell whether its BPF programs are unloaded"
+        left = [each for each in self._programs if each.id in loaded]
+        if not left:
+            return None
+        named = f"{left[0].name} at {', '.join(left[0].attached_to) or 'an unknown place'}"
+        return f"{len(left)} of its BPF programs are still loaded, such as {named}"
+
+    def _loaded(self) -> set[int] | None:
+        loaded = list_programs(self._testbed)
+        return None if loaded is None else {each.id for each in loaded}
+
+    # --- What it tells ---------------------------------------------------------------------------
+
+    def drops(self) -> int | None:
+        """By its own counters."""
+        return self._evidence.drops()
+
+    def processes(self) -> Processes:
+        """Those that carry it."""
+        return self._carrier.processes()
+
+    def kernel_time(self) -> KernelTime | None:
+        """The kernel is not asked to keep statistics while calls are timed."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Image or command, version, policy, BPF programs, and what the canary calls showed."""
+        return {
+            **self._carrier.facts(),
+            "version": self._version or "not told",
+            "policy": self._policy_words(),
+            "BPF programs": [
+                {
+                    "id": each.id,
+                    "kind": each.kind,
+                    "name": each.name,
+                    "attached to": list(each.attached_to),
+                    f"runs in {ROUNDS} canary calls": self._seen.get(each.id, 0),
+                }
+                for each in self._programs
+            ],
+            "seen by itself": bool(self._description.seen.metrics or self._description.seen.command)
+            and self._policy.level is Level.BENCH
+            and not self._uses_a_strangers_policy,
+        }
+
+    def _policy_words(self) -> str:
+        if self._uses_a_strangers_policy:
+            return "that of whoever installed it"
+        return str(self._policy.file) if self._policy.file else "none of ours"
+
+    def remove(self) -> None:
+        """Switch it off and undo its installation; the first of its arms does it for all."""
+        carrier = self._carrier
+        try:
+            if carrier.user is not None:
+                carrier.withdraw()
+                carrier.stop()
+                carrier.user = None
+        finally:
+            carrier.remove()
+        self._await(self._remains, UNLOAD_LIMIT_S)
+
+    def version(self) -> str:
+        """It tells that once it is on: then it stands in the facts."""
+        return self._version or "told once it is on"
+
+    def _await(self, reason: Callable[[], str | None], limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
+        while (why := reason()) is not None:
+            if time.monotonic() > deadline:
+                raise AgentError(f"{self._arm}: not within {limit_s:g} s: {why}")
+            time.sleep(POLL_S)

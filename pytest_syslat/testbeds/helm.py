@@ -1,0 +1,156 @@
+"""Installing charts with Helm: the `helm` program where it is there, else Helm as a library.
+
+Both run as programs of their own: a Go runtime inside pytest's process would share its signals and
+could not be ended when it hangs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_syslat.testbeds.protocol import TestbedError
+
+LIMIT_S = 180.0
+UNINSTALL_LIMIT_S = 60
+ABSENT = ("release: not found", "not found")
+LIBRARY = "helm_python"
+MISSING = (
+    "Helm is needed to install a chart: install the program helm, or "
+    "pip install 'pytest-syslat[helm]'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChartRequest:
+    """What to install, and as what."""
+
+    release: str
+    namespace: str
+    chart: str
+    """A path, or a name in `repository`."""
+    repository: str | None
+    """URL; None for a path."""
+    version: str | None
+    values: dict[str, Any]
+
+
+def install(context: str, request: ChartRequest) -> None:
+    """Install a chart; its objects are made then, not ready.
+
+    Args:
+        context: Of the kubeconfig.
+        request: What to install. Its namespace must exist.
+
+    Raises:
+        TestbedError: One line with Helm's own reason.
+    """
+    what = f"install the chart {request.chart}"
+    if shutil.which("helm"):
+        with tempfile.TemporaryDirectory() as directory:
+            values = Path(directory) / "values.json"
+            values.write_text(json.dumps(request.values))
+            options = ["--values", str(values), "--timeout", f"{LIMIT_S:g}s"]
+            if request.repository:
+                options += ["--repo", request.repository]
+            if request.version:
+                options += ["--version", request.version]
+            _done(
+                ["helm", "install", request.release, request.chart]
+                + ["--namespace", request.namespace, "--kube-context", context, *options],
+                what,
+            )
+        return
+    _by_library(
+        {
+            "do": "install",
+            "context": context,
+            "namespace": request.namespace,
+            "release": request.release,
+            "chart": request.chart,
+            "repository": request.repository,
+            "version": request.version,
+            "values": request.values,
+        },
+        what,
+    )
+
+
+def uninstall(context: str, release: str, namespace: str) -> bool:
+    """Remove a release; its objects may still be going when this returns.
+
+    Returns:
+        False if there was none.
+
+    Raises:
+        TestbedError: One line with Helm's own reason.
+    """
+    what = f"uninstall the release {namespace}/{release}"
+    try:
+        if shutil.which("helm"):
+            _done(
+                ["helm", "uninstall", release]
+                + ["--namespace", namespace, "--kube-context", context]
+                + ["--wait", "--timeout", f"{UNINSTALL_LIMIT_S}s"],
+                what,
+            )
+        else:
+            _by_library(
+                {
+                    "do": "uninstall",
+                    "context": context,
+                    "namespace": namespace,
+                    "release": release,
+                    "limit_s": UNINSTALL_LIMIT_S,
+                },
+                what,
+            )
+    except _NoRelease:
+        return False
+    return True
+
+
+class _NoRelease(TestbedError):
+    """There is no such release."""
+
+
+def _by_library(request: dict[str, Any], what: str) -> None:
+    if importlib.util.find_spec(LIBRARY) is None:
+        raise TestbedError(f"cannot {what}: {MISSING}")
+    _done(
+        [sys.executable, "-m", "pytest_syslat.testbeds.helm_library"],
+        what,
+        json.dumps(request),
+    )
+
+
+def _done(command: Sequence[str], what: str, stdin: str | None = None) -> None:
+    try:
+        # In a session of its own: Ctrl-C reaches pytest alone, which then undoes in order.
+        done = subprocess.run(
+            command,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S + 20,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise TestbedError(f"cannot {what}: Helm did not end within {LIMIT_S + 20:g} s") from None
+    except OSError as error:
+        raise TestbedError(f"cannot {what}: {error.strerror}") from None
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = said[-1].removeprefix("Error: ") if said else f"exit code {done.returncode}"
+        kind = _NoRelease if reason.endswith(ABSENT) else TestbedError
+        raise kind(f"cannot {what}: {reason}")

@@ -1,0 +1,1 @@
+"""Programs, charts and manifests that stand in for agents whose images a test cluster lacks."""

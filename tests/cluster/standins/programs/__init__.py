@@ -1,0 +1,1 @@
+"""What runs in the stand-ins' image: the standard library, bpftrace and nothing else."""
