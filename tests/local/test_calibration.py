@@ -33,12 +33,14 @@ ENTRY_WORK = 10000
 BLOCKS = 5
 FEWEST_BLOCKS = 3
 TOLERANCE = 0.1
-CONFTEST = f"""
-import functools
+ARMS = {
+    **{f"exit-{work}": f"calibration:exit-{work}" for work in EXIT_WORK},
+    "entry": f"calibration:entry-{ENTRY_WORK}",
+}
+CONFTEST = """
 import json
 
 from pytest_syslat import trial
-from pytest_syslat.agents.calibration import Calibration
 
 run_traced = trial._TrialRun._run_traced
 
@@ -55,16 +57,8 @@ def run_traced_noting_kernel_time(self, tracing):
 
 
 trial._TrialRun._run_traced = run_traced_noting_kernel_time
-
-
-def pytest_syslat_agents():
-    exits = {{f"exit-{{work}}": ("exit", work) for work in {EXIT_WORK}}}
-    return {{
-        name: functools.partial(Calibration, place=place, work=work)
-        for name, (place, work) in [*exits.items(), ("entry", ("entry", {ENTRY_WORK}))]
-    }}
 """
-"""The agents, and what the kernel accounts to their programs during the traced runs."""
+"""Notes what the kernel accounts to an arm's programs during the traced runs."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +96,15 @@ def is_one(slope: float) -> bool:
     return abs(slope - 1) <= TOLERANCE
 
 
+def kernel_ns_per_run(project: Project) -> dict[tuple[str, int], float]:
+    """What the kernel accounts to a run of an arm's programs, by arm and trial."""
+    lines = map(json.loads, (project.directory / "kernel.jsonl").read_text().splitlines())
+    return {(arm, trial): per_run for arm, trial, per_run in lines}
+
+
 def points_of(project: Project, arms: Iterable[str]) -> list[list[Point]]:
     """The trials of these arms that count, by block."""
-    lines = map(json.loads, (project.directory / "kernel.jsonl").read_text().splitlines())
-    kernel_ns = {(arm, trial): per_run for arm, trial, per_run in lines}
+    kernel_ns = kernel_ns_per_run(project)
     figures = {
         (trial["label"], trial["trial"]): trial["figures_us"]
         for trial in project.run_json()["trials"]
@@ -132,11 +131,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = Project(tmp_path_factory.mktemp("calibration"))
     (project.directory / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (project.directory / "conftest.py").write_text(CONFTEST)
-    arms = [f"--agent=exit-{work}" for work in EXIT_WORK]
+    arms = [f"--agent={label}={arm}" for label, arm in ARMS.items()]
     try:
         # A refused trial fails its test, and is no failure here as long as enough are left.
         project.run(
-            *(*arms, "--agent=entry", "-k", "openat", f"--syslat-trials={BLOCKS}"),
+            *(*arms, "-k", "openat", f"--syslat-trials={BLOCKS}"),
             *("--syslat-lmbench-reps=1", "--syslat-openat-mult=1", "--syslat-warmup-sec=0"),
             *("--syslat-min-calls=1000", "--syslat-pin-core=999", "--syslat-testbed=local"),
         )

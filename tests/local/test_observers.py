@@ -21,57 +21,6 @@ from .test_main_job import Project
 BLOCKS = 8
 SEEN = 1.2
 """opensnoop makes openat half as slow again; two arms of one kind differ by a few per cent."""
-CONFTEST = """
-import functools
-import signal
-
-from pytest_syslat.agents.vanilla import Vanilla
-from pytest_syslat.testbeds.protocol import Role
-from pytest_syslat.tools import find_tool
-
-
-class Command(Vanilla):
-    \"\"\"A program that runs while it is on, and prints a first line once it does its work.\"\"\"
-
-    def __init__(self, testbed, rootdir, words, first_word):
-        self.testbed, self.words, self.first_word = testbed, words, first_word
-        self.stdout = testbed.workdir / f"{first_word}.stdout"
-        self.stderr = testbed.workdir / f"{first_word}.stderr"
-        self.process = None
-
-    def activate(self):
-        self.process = self.testbed.start(
-            self.words, role=Role.TRACER, stdout=self.stdout, stderr=self.stderr
-        )
-
-    def ready(self):
-        if self.process.poll() is not None:
-            return self.testbed.read(self.stderr, role=Role.TRACER).decode()
-        said = self.testbed.read(self.stdout, role=Role.TRACER).decode(errors="replace")
-        return None if said.startswith(self.first_word) else "it has said nothing yet"
-
-    def idle(self):
-        return None if self.process is None else "it runs"
-
-    def deactivate(self):
-        if self.process is not None:
-            process, self.process = self.process, None
-            process.signal(signal.SIGINT)
-            process.wait(10)
-            process.end()
-
-    remove = deactivate
-
-
-def pytest_syslat_agents():
-    # Into a file it would write by whole buffers: the line would come late.
-    opensnoop = ["stdbuf", "-oL", find_tool("opensnoop").path]
-    sleeper = ["sh", "-c", "echo sleeping; exec sleep 1000"]
-    return {
-        "opensnoop": functools.partial(Command, words=opensnoop, first_word="PID"),
-        "sleeper": functools.partial(Command, words=sleeper, first_word="sleeping"),
-    }
-"""
 
 
 def observer(name: str) -> Tool:
@@ -120,16 +69,18 @@ def test_its_first_line_says_that_it_is_attached(
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """openat beside opensnoop, and beside a program that only sleeps."""
-    observer("opensnoop")
+    opensnoop = observer("opensnoop").path
     project = Project(tmp_path_factory.mktemp("observers"))
     (project.directory / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    (project.directory / "conftest.py").write_text(CONFTEST)
     try:
         project.run(
-            *("--agent=opensnoop", "--agent=sleeper", "-k", "openat"),
-            *(f"--syslat-trials={BLOCKS}", "--syslat-lmbench-reps=1", "--syslat-openat-mult=1"),
-            *("--syslat-warmup-sec=0", "--syslat-min-calls=1000", "--syslat-pin-core=999"),
-            "--syslat-testbed=local",
+            # Into a pipe it would print by whole buffers: its first line would come late.
+            f"--agent=opensnoop=command:stdbuf -oL {opensnoop}",
+            "--syslat-ready=opensnoop=log:^PID",
+            "--agent=sleeper=command:sleep 1000",
+            *("-k", "openat", f"--syslat-trials={BLOCKS}", "--syslat-testbed=local"),
+            *("--syslat-lmbench-reps=1", "--syslat-openat-mult=1", "--syslat-warmup-sec=0"),
+            *("--syslat-min-calls=1000", "--syslat-pin-core=999"),
         )
         yield project
     finally:
