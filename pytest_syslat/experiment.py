@@ -108,6 +108,7 @@ class Experiment:
             workload=rig.workload,
             server=rig.server,
             audit=self._audit,
+            rootdir=rig.rootdir,
         )
         if self._audit.available:
             self._audit_is_open = True

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.arms import Switch
 from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
 from pytest_syslat.placement import Placement
@@ -23,6 +24,20 @@ from pytest_syslat.trial import Trial
 
 VALIDITY_COLUMNS = ("label", "syscall", "trial", "severity", "code", "detail")
 USER_COLUMNS = ("label", "syscall", "trial", "traced", "us_per_op")
+AGENT_COLUMNS = (
+    "label",
+    "syscall",
+    "trial",
+    "cpu_s",
+    "cpu_pct_of_core",
+    "peak_memory_mb",
+    "threads",
+    "threads_on_core",
+    "calls_per_s",
+    "dropped",
+    "bpf_runs",
+    "bpf_ns_per_run",
+)
 
 
 class Measured(Protocol):
@@ -100,6 +115,7 @@ class RunRecord:
         for name in ("iqr", "raw"):
             write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
         write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
+        write_frame(files.agent_path(key.arm), agent_frame(valid))
         self._write_validity(measured, key.arm)
         facts = {**self._facts, **_flat(f"agent {key.arm}", self._agents.get(key.arm, {}))}
         write_atomically(files.sysinfo_path(key.arm), sysinfo_text(facts))
@@ -172,6 +188,33 @@ def _user_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
                         "traced": traced,
                         "us_per_op": run.us_per_op,
                     }
+
+
+def agent_frame(trials: Iterable[Trial]) -> pd.DataFrame:
+    """A row a trial of what the arm itself cost; what is not known is empty."""
+    rows = []
+    for trial in trials:
+        cost = trial.cost or AgentCost()
+        names = cost.threads_on_core
+        rows.append(
+            {
+                "label": trial.key.arm,
+                "syscall": trial.key.syscall,
+                "trial": trial.key.trial,
+                "cpu_s": cost.cpu_s,
+                "cpu_pct_of_core": cost.cpu_pct_of_core,
+                "peak_memory_mb": cost.peak_memory_mb,
+                "threads": cost.threads,
+                "threads_on_core": "none" if names == () else ";".join(names or ()),
+                "calls_per_s": cost.calls_per_s,
+                "dropped": cost.dropped,
+                "bpf_runs": cost.kernel_runs,
+                "bpf_ns_per_run": cost.kernel_ns_per_run,
+            }
+        )
+    # Else pandas makes a column of whole numbers with a gap one of fractions.
+    whole = dict.fromkeys(("trial", "threads", "dropped", "bpf_runs"), "Int64")
+    return _frame(AGENT_COLUMNS, rows).astype(whole)
 
 
 def _validity_rows(

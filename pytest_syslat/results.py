@@ -133,6 +133,10 @@ class ResultDirectory:
         """Name the file of lmbench's own figures."""
         return self._file(label, "user.csv")
 
+    def agent_path(self, label: str) -> Path:
+        """Name the file of what the arm itself costs."""
+        return self._file(label, "agent.csv")
+
     @property
     def overhead_path(self) -> Path:
         """The file of the agents' overheads and verdicts."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+from pytest_syslat.paced_workload import PacedWorkload
 from pytest_syslat.settings import Settings
 from pytest_syslat.tcp_server import TcpServer
 from pytest_syslat.testbeds.protocol import Testbed, TestbedError
@@ -32,7 +33,12 @@ class Rig:
     def workload(self) -> Workload:
         """lmbench, with its files in place; raises WorkloadError, ToolMissing, TestbedError."""
         directory = self.testbed.find_lmbench(self.settings.lmbench_dir)
-        workload = Workload(self.testbed, directory)
+        rate = self.settings.rate
+        workload = (
+            Workload(self.testbed, directory)
+            if rate is None
+            else PacedWorkload(self.testbed, directory, rate, self.rootdir)
+        )
         self._finalizers.append(workload.close)
         return workload
 

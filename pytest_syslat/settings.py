@@ -62,6 +62,8 @@ class Settings:
     warmup_s: float = 30.0
     lmbench_reps: int = 10
     openat_mult: int = 10
+    rate: int | None = None
+    """Operations a second; None: lmbench's loop, as fast as it goes."""
     pin_core: int = 2
     testbed: str = "auto"
     kube_context: str | None = None
@@ -84,8 +86,10 @@ class Settings:
         return (VANILLA, *self.agents)
 
     def runs(self, syscall: str) -> int:
-        """Traced lmbench runs in a trial of `syscall`, before more are added for `min_calls`."""
-        return self.lmbench_reps * (self.openat_mult if syscall == "openat" else 1)
+        """Traced runs in a trial of `syscall`, before more are added for `min_calls`."""
+        # At a given rate all syscalls have as many calls in a run.
+        multiplied = syscall == "openat" and self.rate is None
+        return self.lmbench_reps * (self.openat_mult if multiplied else 1)
 
     def as_dict(self) -> dict[str, object]:
         """All settings as plain values, for sysinfo and run.json."""
@@ -280,6 +284,14 @@ OPTIONS: tuple[Option, ...] = (
         "N",
         "multiplies the runs of openat (default: 10)",
         environment="OPENAT_MULT",
+    ),
+    Option(
+        "rate",
+        "rate",
+        _whole(1),
+        "N",
+        "offer N operations a second instead of lmbench's loop, by a program of our own "
+        "(default: lmbench)",
     ),
     Option(
         "pin_core",

@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from pytest_syslat.agents.protocol import Agent, AgentError
+from pytest_syslat.agent_cost import (
+    AgentCost,
+    CostSampler,
+    SamplerFailed,
+    Usage,
+    dropped_between,
+    kernel_use,
+)
+from pytest_syslat.agents.protocol import Agent, AgentError, Processes
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid, note, warning
 from pytest_syslat.kernel_audit import KernelAudit
@@ -23,11 +32,13 @@ from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.tracer import Trace, Tracer, TracerError, Tracing
 from pytest_syslat.validity import (
     FAILED_SHARE_LIMIT,
+    check_agent_cores,
     check_audit_waits,
     check_drops,
     check_load,
     check_network,
     check_pinning,
+    check_rate,
     check_runs,
     check_throttling,
     check_trace,
@@ -59,6 +70,8 @@ class Trial:
     """What bpftrace printed, unchanged."""
     tracer_stderr: str = field(default="", repr=False)
     """What bpftrace complained of."""
+    cost: AgentCost | None = None
+    """None where the trial did not come to its end."""
     attempt: int = 1
     """2 if it repeats a refused trial, or stands in for the partner of one."""
 
@@ -130,6 +143,7 @@ class Trial:
             "calls": self.distribution.count,
             "other_calls": self.other_calls,
             "figures_us": {**traced, "user": self.user_us},
+            "cost": self.cost.as_dict() if self.cost else None,
             "findings": [
                 {"severity": str(each.severity), "code": each.code, "detail": each.detail}
                 for each in self.findings
@@ -151,6 +165,8 @@ class Bench:
     tracer: Tracer
     server: TcpServer
     audit: KernelAudit
+    rootdir: Path
+    """Whose copies of shipped files win."""
 
     def measure(
         self, key: TrialKey, agent: Agent, progress: Callable[[str], None] = _silent
@@ -188,6 +204,7 @@ class Bench:
             runs_untraced=tuple(session.runs_untraced),
             runs_traced=tuple(session.runs_traced),
             findings=tuple(session.findings),
+            cost=session.cost,
             log=session.log,
             tracer_stderr=session.tracer_stderr,
         )
@@ -210,11 +227,14 @@ class _TrialRun:
         self._agent = agent
         self._progress = progress
         self._tracing: Tracing | None = None
+        self._sampler: CostSampler | None = None
+        self._traced_s = 0.0
         self.placement = Placement.UNKNOWN
         self.runs_untraced: list[Run] = []
         self.runs_traced: list[Run] = []
         self.findings: list[Finding] = []
         self.trace: Trace | None = None
+        self.cost: AgentCost | None = None
         self.log = b""
         self.tracer_stderr = ""
         self._holders: list[Holder] | None = None
@@ -231,11 +251,11 @@ class _TrialRun:
         cores = [bench.workload.allowed_cores()]
         throttled = bench.testbed.throttled_count()
         network = self._network()
-        drops = self._agent.drops()
         audit_waits = self._audit_waits()
 
         self._progress("warm-up")
         bench.workload.run(self._syscall)
+        self._start_sampler()
         self._progress("untraced")
         self._run_untraced()
         self._progress("attaching")
@@ -244,9 +264,13 @@ class _TrialRun:
         bench.workload.run(self._syscall)
         self._tracing.begin()
         self._progress("traced")
+        drops = self._agent.drops()
+        kernel_time = self._agent.kernel_time()
         times = bench.testbed.core_times()
         self._run_traced(self._tracing)
         times_after = bench.testbed.core_times()
+        kernel_time_after = self._agent.kernel_time()
+        usage = self._finish_sampler()
         self.trace, self.log, self.tracer_stderr = self._tracing.stop()
         self._check_place_again()
 
@@ -254,8 +278,11 @@ class _TrialRun:
         audit_problem = bench.audit.problem()
         if audit_problem:
             self.findings.append(invalid("audit-not-kept-off", audit_problem))
-        self.findings += check_trace(self.trace, self._syscall, bench.settings.min_calls)
-        self.findings += check_runs([*self.runs_untraced, *self.runs_traced])
+        self.findings += check_trace(
+            self.trace, self._syscall, bench.settings.min_calls, self._key.arm
+        )
+        self.findings += check_runs([*self.runs_untraced, *self.runs_traced], self._key.arm)
+        self.findings += check_rate(self.runs_untraced, self.runs_traced, bench.settings.rate)
         self.findings += check_pinning(cores, bench.testbed.core)
         self.findings += check_throttling(throttled, bench.testbed.throttled_count())
         self.findings += check_load(times, times_after)
@@ -265,12 +292,53 @@ class _TrialRun:
             assert after is not None
             self.findings += check_network(network, after, bench.server.inode)
         not_ready = self._agent.ready()
+        drops_after = None
         if not_ready:
             self.findings.append(invalid("agent-not-ready", not_ready))
         else:
-            self.findings += check_drops(
-                drops, self._agent.drops(), self.trace.total, self._key.arm
-            )
+            # As late as possible: an agent notices its last drops with a delay.
+            drops_after = self._agent.drops()
+            self.findings += check_drops(drops, drops_after, self.trace.total, self._key.arm)
+        kernel_runs, kernel_time_ns = kernel_use(kernel_time, kernel_time_after)
+        self.cost = AgentCost(
+            calls_per_s=self.trace.total / self._traced_s if self._traced_s else None,
+            kernel_runs=kernel_runs,
+            kernel_time_ns=kernel_time_ns,
+            dropped=dropped_between(drops, drops_after),
+            **(asdict(usage) if usage else {}),
+        )
+        self.findings += check_agent_cores(self.cost, bench.testbed.core, self._key.arm)
+
+    def _start_sampler(self) -> None:
+        """Watch the agent's processes, if it has any: what it costs is no reason to refuse."""
+        processes = self._agent.processes()
+        if processes == Processes():
+            return
+        self._sampler = CostSampler(self._bench.testbed, self._bench.rootdir)
+        try:
+            self._sampler.start(processes)
+        except SamplerFailed as error:
+            self._cost_unknown(error)
+
+    def _finish_sampler(self) -> Usage | None:
+        if self._sampler is None:
+            return None
+        try:
+            return self._sampler.finish()
+        except SamplerFailed as error:
+            self._cost_unknown(error)
+            return None
+
+    def _cost_unknown(self, reason: SamplerFailed) -> None:
+        self._end_sampler()
+        self.findings.append(
+            warning("agent-cost-unknown", f"CPU and memory of {self._key.arm}: {reason}")
+        )
+
+    def _end_sampler(self) -> None:
+        sampler, self._sampler = self._sampler, None
+        if sampler is not None:
+            sampler.end()
 
     def _audit_waits(self) -> int | None:
         if not self._bench.audit.available:
@@ -315,8 +383,7 @@ class _TrialRun:
     def _run_traced(self, tracing: Tracing) -> None:
         settings = self._bench.settings
         planned = settings.runs(self._syscall.name)
-        for _ in range(planned):
-            self.runs_traced.append(self._bench.workload.run(self._syscall))
+        self._run_often(planned)
         calls = tracing.calls_so_far()
         while 0 < calls < settings.min_calls:
             # More of what will be refused anyway is only waiting time.
@@ -327,11 +394,18 @@ class _TrialRun:
             allowed = EXTRA_RUNS_FACTOR * planned - done
             if allowed <= 0:
                 break
-            for _ in range(min(missing, allowed)):
-                self.runs_traced.append(self._bench.workload.run(self._syscall))
+            self._run_often(min(missing, allowed))
             calls = tracing.calls_so_far()
 
+    def _run_often(self, count: int) -> None:
+        begin_s = time.monotonic()
+        for _ in range(count):
+            self.runs_traced.append(self._bench.workload.run(self._syscall))
+        self._traced_s += time.monotonic() - begin_s
+
     def end(self) -> None:
+        with contextlib.suppress(TestbedError):
+            self._end_sampler()
         if self._tracing is not None:
             self._tracing.end()
             if not self.log:

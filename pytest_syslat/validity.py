@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno as errno_names
 import os
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
+from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.findings import Finding, invalid, note, undecided, warning
 from pytest_syslat.network import TcpCounters
+from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds.protocol import CoreTimes
 from pytest_syslat.tracer import Trace
@@ -23,6 +26,7 @@ TIME_WAIT_LIMIT = 2000
 TIME_WAIT_GROWTH_WARNING = 500
 P99_CALLS = 1000
 FOREIGN_SHARE_WARNING = 0.05
+ACHIEVED_SHARE_WARNING = 0.95
 
 
 def describe_errno(number: int) -> str:
@@ -30,7 +34,12 @@ def describe_errno(number: int) -> str:
     return f"{errno_names.errorcode.get(number, number)} ({os.strerror(number)})"
 
 
-def check_trace(trace: Trace, syscall: Syscall, min_calls: int) -> list[Finding]:
+def _blame(arm: str) -> str:
+    """What to ask where the workload fails in an arm: agents with a policy can block it."""
+    return "" if arm == VANILLA else ": does its policy block the workload?"
+
+
+def check_trace(trace: Trace, syscall: Syscall, min_calls: int, arm: str) -> list[Finding]:
     """Whether the recorded calls are all there, are the workload's, and succeeded."""
     findings = []
     if trace.problem:
@@ -45,8 +54,8 @@ def check_trace(trace: Trace, syscall: Syscall, min_calls: int) -> list[Finding]
             invalid(
                 "failed-calls",
                 f"{failed:,} of {trace.total:,} calls ({failed / trace.total:.1%}) of "
-                f"{syscall.measured_call} failed, {trace.failures[worst]:,} of them with "
-                f"{describe_errno(worst)}",
+                f"{syscall.measured_call} failed in arm {arm}, {trace.failures[worst]:,} of them "
+                f"with {describe_errno(worst)}{_blame(arm)}",
             )
         )
     elif failed:
@@ -89,19 +98,38 @@ def check_trace(trace: Trace, syscall: Syscall, min_calls: int) -> list[Finding]
     return findings
 
 
-def check_runs(runs: Sequence[Run]) -> list[Finding]:
-    """Whether every lmbench run printed a figure and no complaint."""
+def check_runs(runs: Sequence[Run], arm: str) -> list[Finding]:
+    """Whether every run of the workload printed a figure and no complaint."""
     without_figure = [run for run in runs if run.us_per_op is None]
     if without_figure:
         return [
             invalid(
                 "lmbench-failed",
-                f"{len(without_figure)} of {len(runs)} lmbench runs gave no figure: "
-                f"{without_figure[0].complaint}",
+                f"{len(without_figure)} of {len(runs)} runs of the workload gave no figure in arm "
+                f"{arm}: {without_figure[0].complaint}{_blame(arm)}",
             )
         ]
     complaints = [run.complaint for run in runs if run.complaint]
     return [warning("lmbench-complained", complaints[0])] if complaints else []
+
+
+def check_rate(
+    untraced: Iterable[Run], traced: Iterable[Run], offered_per_s: int | None
+) -> list[Finding]:
+    """Whether the rate that was asked for was made, with the tracer attached and without."""
+    if offered_per_s is None:
+        return []
+    for runs, words in ((untraced, "with no tracer attached"), (traced, "while tracing")):
+        achieved = [run.achieved_per_s for run in runs if run.achieved_per_s is not None]
+        if achieved and fmean(achieved) < ACHIEVED_SHARE_WARNING * offered_per_s:
+            return [
+                warning(
+                    "rate-missed",
+                    f"{fmean(achieved):,.1f} of {offered_per_s:,} operations a second were made "
+                    f"{words}: the workload ran as fast as it could, not at its pace",
+                )
+            ]
+    return []
 
 
 def check_network(
@@ -172,10 +200,34 @@ def check_drops(before: int | None, after: int | None, calls: int, agent: str) -
         return [
             undecided(
                 "agent-dropped",
-                f"{agent} dropped {dropped:,} events during {calls:,} traced calls",
+                f"{agent} dropped {dropped:,} events during {calls:,} traced calls "
+                f"({_share(dropped, calls)}), more than {DROPPED_SHARE_LIMIT:.1%}: "
+                "with drops it looks faster than it is",
             )
         ]
-    return [note("agent-dropped", f"{agent} dropped {dropped:,} events")] if dropped else []
+    if not dropped:
+        return []
+    told = f"{agent} dropped {dropped:,} events during {calls:,} traced calls"
+    return [note("agent-dropped", f"{told} ({_share(dropped, calls)})")]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "no call was traced"
+
+
+def check_agent_cores(cost: AgentCost, core: int, agent: str) -> list[Finding]:
+    """Whether the agent itself ran where the workload is measured."""
+    if not cost.threads_on_core:
+        return []
+    count = len(cost.threads_on_core)
+    names = ", ".join(sorted(set(cost.threads_on_core)))
+    return [
+        warning(
+            "agent-on-core",
+            f"{count} {'thread' if count == 1 else 'threads'} of {agent} ran on the measured core "
+            f"{core} ({names}): that takes time from the workload",
+        )
+    ]
 
 
 def check_load(before: CoreTimes | None, after: CoreTimes | None) -> list[Finding]:

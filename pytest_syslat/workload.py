@@ -52,7 +52,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of an lmbench program."""
+    """One run of an lmbench program, or of ours in its place."""
 
     us_per_op: float | None
     """lmbench's own figure; None if it printed none."""
@@ -60,6 +60,8 @@ class Run:
     """What went wrong, if anything."""
     output: str = ""
     """All that it printed."""
+    achieved_per_s: float | None = None
+    """Operations a second, where a rate was asked for."""
 
 
 class Workload:
@@ -171,7 +173,7 @@ class Workload:
                 command,
                 role=Role.WORKLOAD,
                 timeout_s=RUN_LIMIT_S,
-                env={**self._libraries(syscall), **self.calibration.environment},
+                env={**self.libraries(syscall), **self.calibration.environment},
             )
         except NodeLost:
             raise
@@ -189,8 +191,8 @@ class Workload:
         rest = [line for line in output.splitlines() if line.strip() and not FIGURE.search(line)]
         return Run(float(printed[1]), f"{syscall.comm}: {rest[0]}" if rest else None, output)
 
-    def _libraries(self, syscall: Syscall) -> dict[str, str]:
-        """lat_connect needs libtirpc, which a lean system has in the cache only.
+    def libraries(self, syscall: Syscall) -> dict[str, str]:
+        """Variables: lat_connect needs libtirpc, which a lean system has in the cache only.
 
         The others must not get it: a longer search for libraries would be measured with them.
         """

@@ -92,6 +92,11 @@ class DescribedAgent:
     def prepare(self) -> None:
         """Install it unless it is there, and switch it off."""
         self._carrier.prepare()
+        if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
+            raise AgentError(
+                f"{self._arm}: {self._description.name} was installed by somebody else, with rules "
+                f"of its own: measure it as --agent={self._description.name}"
+            )
 
     # --- On --------------------------------------------------------------------------------------
 

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 ABSENT = "-"
 COLUMNS = ("syscall", "arm", "p50 µs", "p99 µs", "mean µs", "user µs", "Δp50 µs", "Δp50 %")
 LAST_COLUMNS = ("verdict", "calls")
+COST_COLUMNS = (
+    "syscall",
+    "arm",
+    "CPU s",
+    "% core",
+    "peak MB",
+    "on core",
+    "calls/s",
+    "dropped",
+)
+LONGEST_ARM = 12
+"""With it the table of costs fits 80 columns."""
 WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
 MARKUP: Mapping[Verdict, Mapping[str, bool]] = {
     Verdict.PASSED: {"green": True},
@@ -54,9 +66,12 @@ class TerminalProgress:
             f"lmbench {facts['lmbench']}",
             f"core {facts['measured core']}",
         ]
+        rate = facts["setting rate"]
+        paced = [] if rate == "None" else [f"{rate} operations a second"]
         plan = [
             f"arms {', '.join(filter(None, (VANILLA, facts['setting agents'])))}",
             f"{facts['setting trials']} trials",
+            *paced,
             f"seed {facts['setting seed']}",
         ]
         self._lines(f"syslat: {', '.join(words)}", f"syslat: {', '.join(plan)}")
@@ -125,6 +140,7 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         results = experiment.results() if experiment.trials else []
         if experiment.trials:
             _write_table(reporter, experiment, results)
+            _write_costs(reporter, experiment)
         _write_verdicts(reporter, results)
     elif ours.warnings or ours.left_behind or ours.kept:
         reporter.write_sep("=", "syslat")
@@ -172,20 +188,36 @@ def _write_table(
     reporter: pytest.TerminalReporter, experiment: Experiment, results: Sequence[CellResult]
 ) -> None:
     rows = list(_rows(experiment, results))
-    shown = (*COLUMNS, *LAST_COLUMNS)
-    widths = [
-        max(len(shown[index]), *(len(row[index]) for row, _ in rows)) for index in range(len(shown))
-    ]
+    head, *lines = _aligned((*COLUMNS, *LAST_COLUMNS), [row for row, _ in rows])
+    reporter.write_line(head, bold=True)
+    for line, (_, verdict) in zip(lines, rows, strict=True):
+        reporter.write_line(line, **(MARKUP[verdict] if verdict else {}))
 
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(
-            cell.ljust(width) if index < 2 or shown[index] == "verdict" else cell.rjust(width)
+
+def _write_costs(reporter: pytest.TerminalReporter, experiment: Experiment) -> None:
+    """Write what the arms themselves cost, where an agent was measured."""
+    rows = list(_cost_rows(experiment))
+    if all(row[1] == VANILLA for row in rows):
+        return
+    reporter.write_line("")
+    head, *lines = _aligned(COST_COLUMNS, rows)
+    reporter.write_line(head, bold=True)
+    for line in lines:
+        reporter.write_line(line)
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table: words are flush left, numbers right."""
+    widths = [
+        max(len(head[index]), *(len(row[index]) for row in rows)) for index in range(len(head))
+    ]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < 2 or head[index] == "verdict" else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
-
-    reporter.write_line(line(shown), bold=True)
-    for row, verdict in rows:
-        reporter.write_line(line(row), **(MARKUP[verdict] if verdict else {}))
+        for cells in (head, *rows)
+    ]
 
 
 def _rows(
@@ -223,6 +255,34 @@ def _rows(
                     f"{sum(trial.distribution.count for trial in valid):,}",
                 ),
                 verdict,
+            )
+
+
+def _cost_rows(experiment: Experiment) -> Iterator[tuple[str, ...]]:
+    """Means over trials; memory and threads at their worst, drops in sum."""
+    for syscall in SYSCALLS:
+        for arm in experiment.settings.arms:
+            costs = [
+                trial.cost
+                for key, trial in experiment.trials.items()
+                if (key.syscall, key.arm) == (syscall, arm) and trial.cost and not trial.refused
+            ]
+            if not costs:
+                continue
+            on_core = [
+                len(cost.threads_on_core) for cost in costs if cost.threads_on_core is not None
+            ]
+            memory_mb = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
+            dropped = [cost.dropped for cost in costs if cost.dropped is not None]
+            yield (
+                syscall,
+                arm if len(arm) <= LONGEST_ARM else f"{arm[: LONGEST_ARM - 1]}…",
+                _rounded(_mean([cost.cpu_s for cost in costs]), 2),
+                _rounded(_mean([cost.cpu_pct_of_core for cost in costs]), 1),
+                _rounded(max(memory_mb, default=None), 1),
+                _rounded(max(on_core, default=None), 0),
+                _rounded(_mean([cost.calls_per_s for cost in costs]), 0),
+                _rounded(sum(dropped) if dropped else None, 0),
             )
 
 
@@ -283,8 +343,16 @@ def _count_warnings(experiment: Experiment) -> list[str]:
 
 
 def _mean_us(trials: Sequence[Trial], figure: str) -> float | None:
-    values = [value for trial in trials if (value := trial.figure_us(figure)) is not None]
-    return sum(values) / len(values) if values else None
+    return _mean([trial.figure_us(figure) for trial in trials])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _rounded(value: float | None, decimals: int) -> str:
+    return ABSENT if value is None else f"{value:,.{decimals}f}"
 
 
 def _us(value: float | None) -> str:

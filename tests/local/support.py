@@ -21,6 +21,7 @@ from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.agents.vanilla import Vanilla
 from pytest_syslat.findings import Severity
 from pytest_syslat.kernel_audit import SAVED_STATE, KernelAudit
+from pytest_syslat.paced_workload import PacedWorkload
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.tcp_server import TcpServer
@@ -106,12 +107,19 @@ def _retried(start: Callable[[], Made]) -> Made:
 
 
 @contextlib.contextmanager
-def bench_on(testbed: LocalTestbed, *, tracer: str = "distribution") -> Iterator[Bench]:
+def bench_on(
+    testbed: LocalTestbed, *, tracer: str = "distribution", rate: int | None = None
+) -> Iterator[Bench]:
     """All that a trial needs, with settings that keep it short."""
     settings = Settings(
-        lmbench_reps=2, openat_mult=1, min_calls=1, warmup_s=0.0, pin_core=testbed.core
+        lmbench_reps=2, openat_mult=1, min_calls=1, warmup_s=0.0, pin_core=testbed.core, rate=rate
     )
-    workload = Workload(testbed, find_lmbench(None))
+    directory = find_lmbench(None)
+    workload = (
+        Workload(testbed, directory)
+        if rate is None
+        else PacedWorkload(testbed, directory, rate, ROOT)
+    )
     server = TcpServer(testbed, ROOT)
     try:
         server.start()
@@ -122,6 +130,7 @@ def bench_on(testbed: LocalTestbed, *, tracer: str = "distribution") -> Iterator
             Tracer(testbed, ROOT, tracer),
             server,
             KernelAudit(testbed),
+            ROOT,
         )
     finally:
         server.stop()

@@ -62,6 +62,10 @@ HEADERS = {
     "stats_raw.csv": STATS,
     "validity.csv": "label,syscall,trial,severity,code,detail",
     "user.csv": "label,syscall,trial,traced,us_per_op",
+    "agent.csv": (
+        "label,syscall,trial,cpu_s,cpu_pct_of_core,peak_memory_mb,threads,threads_on_core,"
+        "calls_per_s,dropped,bpf_runs,bpf_ns_per_run"
+    ),
 }
 TRIAL_LINE = re.compile(
     r"^\[ *\d+/\d+\] (execve|openat|connect) +(vanilla|auditd) trial", re.MULTILINE

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tcp_server import TcpServer
 from pytest_syslat.testbeds.local import LocalTestbed
@@ -77,7 +78,9 @@ def record_exactly(testbed: LocalTestbed, name: str, mode: str) -> None:
     assert trace.lost == trace.after_last_run == 0
     assert trace.succeeded.min_ns > 0
     assert log
-    assert not [each for each in check_trace(trace, syscall, 1) if each.code == "miscounted"]
+    assert not [
+        each for each in check_trace(trace, syscall, 1, VANILLA) if each.code == "miscounted"
+    ]
 
 
 @pytest.mark.parametrize("mode", ["distribution", "events"])
@@ -233,7 +236,9 @@ def test_calls_after_the_last_run_are_foreign(bench: Bench, testbed: LocalTestbe
     finally:
         tracing.end()
     [finding] = [
-        each for each in check_trace(trace, SYSCALLS["openat"], 1) if each.code == "foreign-samples"
+        each
+        for each in check_trace(trace, SYSCALLS["openat"], 1, VANILLA)
+        if each.code == "foreign-samples"
     ]
     assert finding.detail == "1,234 calls were counted after the workload had ended"
 
@@ -291,7 +296,9 @@ for _ in range(150):
     finally:
         tracing.end()
     assert trace.arrived == trace.total < 150
-    findings = {each.code: each.detail for each in check_trace(trace, SYSCALLS["openat"], 1)}
+    findings = {
+        each.code: each.detail for each in check_trace(trace, SYSCALLS["openat"], 1, VANILLA)
+    }
     assert findings["miscounted"] == "the map of start stamps was full: calls were left out"
 
 
@@ -309,7 +316,9 @@ def test_tracer_that_dies_after_its_last_answer_is_noticed(
     finally:
         tracing.end()
     assert trace.succeeded.count == 100
-    findings = {each.code: each.detail for each in check_trace(trace, SYSCALLS["openat"], 1)}
+    findings = {
+        each.code: each.detail for each in check_trace(trace, SYSCALLS["openat"], 1, VANILLA)
+    }
     assert re.match(r"bpftrace ended early, by signal SIGKILL", findings["tracer-died"])
 
 
@@ -323,5 +332,5 @@ def test_marks_and_idle_time_are_not_counted(testbed: LocalTestbed) -> None:
     finally:
         tracing.end()
     assert (trace.total, trace.other, trace.failures) == (0, 0, {})
-    codes = [each.code for each in check_trace(trace, SYSCALLS["openat"], 1)]
+    codes = [each.code for each in check_trace(trace, SYSCALLS["openat"], 1, VANILLA)]
     assert codes == ["no-samples"]

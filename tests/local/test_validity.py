@@ -59,8 +59,8 @@ def test_missing_helper_is_refused(bench: Bench) -> None:
     assert all(run.us_per_op for run in trial.runs_traced)
     assert invalid_codes(trial) == {"failed-calls"}
     assert re.fullmatch(
-        r"([\d,]+) of \1 calls \(100\.0%\) of execve of lmbench's helper program failed, "
-        r"\1 of them with ENOENT \(No such file or directory\)",
+        r"([\d,]+) of \1 calls \(100\.0%\) of execve of lmbench's helper program failed "
+        r"in arm vanilla, \1 of them with ENOENT \(No such file or directory\)",
         detail(trial, "failed-calls"),
     )
     assert trial.distribution.count == 0
@@ -72,7 +72,7 @@ def test_connecting_to_nobody_is_refused(bench: Bench) -> None:
     assert all(run.us_per_op for run in trial.runs_traced)
     assert invalid_codes(trial) == {"failed-calls", "no-listener"}
     assert re.fullmatch(
-        r"([\d,]+) of \1 calls \(100\.0%\) of connect to the TCP server failed, "
+        r"([\d,]+) of \1 calls \(100\.0%\) of connect to the TCP server failed in arm vanilla, "
         r"\1 of them with ECONNREFUSED \(Connection refused\)",
         detail(trial, "failed-calls"),
     )

@@ -14,6 +14,7 @@ Keys of the table, all optional:
         as long
     refuse: by trial, which of its attempts are refused
     sleep_s: by trial, how long its measurement really takes
+    cost: what the arm itself costs, by the fields of AgentCost, in the same way; none by default
     findings: by trial, further findings: severity, code, detail
     interrupt: number of the measurement in which Ctrl-C is pressed
     signal: number of the measurement in which a signal comes, and which
@@ -35,6 +36,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pytest_syslat import arms, experiment, records, rig, sysinfo, tcp_server, tools, tracer, trial
+from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.agents import auditd
 from pytest_syslat.agents.protocol import Agent, KernelTime, Processes
 from pytest_syslat.distribution import Distribution
@@ -130,6 +132,12 @@ class FakeWorkload:
 
     def close(self) -> None:
         event("workload closed")
+
+
+class FakePacedWorkload(FakeWorkload):
+    def __init__(self, testbed: FakeTestbed, directory: Path, rate: int, rootdir: Path) -> None:
+        super().__init__(testbed, directory)
+        event(f"paced at {rate}")
 
 
 class FakeServer:
@@ -250,6 +258,9 @@ def measure(
     ns = looked_up("ns", key, VANILLA_NS if of_vanilla else AGENT_NS)
     user_us = looked_up("user_us", key, VANILLA_USER_US if of_vanilla else AGENT_USER_US)
     thousands = looked_up("calls", key, 1000) // 1000
+    cost = looked_up("cost", key, None)
+    if cost and "threads_on_core" in cost:
+        cost["threads_on_core"] = tuple(cost["threads_on_core"])
     return Trial(
         key=key,
         node=bench.testbed.node,
@@ -264,6 +275,7 @@ def measure(
         runs_untraced=(Run(user_us, None),) * 3,
         runs_traced=(Run(user_us + 1, None),) * 2,
         findings=tuple(findings),
+        cost=AgentCost(**cost) if cost else None,
         log=f"{key.id} attempt {attempt}\n".encode(),
     )
 
@@ -281,6 +293,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(experiment, "KernelAudit", FakeAudit)
     patch.setattr(rig, "Tracer", FakeTracer)
     patch.setattr(rig, "Workload", FakeWorkload)
+    patch.setattr(rig, "PacedWorkload", FakePacedWorkload)
     patch.setattr(rig, "TcpServer", FakeServer)
     patch.setattr(experiment, "collect_sysinfo", collect_facts)
     patch.setattr(experiment, "time", FakeWorkload.clock)

@@ -154,6 +154,73 @@ def test_the_table(project: Project) -> None:
     assert len({len(line) for line in lines[:7]}) == 1
 
 
+FALCO_LIKE = {
+    "calls_per_s": 100_000.4,
+    "cpu_s": 1.5,
+    "duration_s": 6.0,
+    "peak_memory_bytes": 150_000_000,
+    "threads": 12,
+    "threads_on_core": ["a", "b"],
+    "dropped": 1_000,
+}
+
+
+def test_the_table_of_costs(project: Project) -> None:
+    cheaper = {**FALCO_LIKE, "cpu_s": 0.5, "threads_on_core": [], "peak_memory_bytes": 140_000_000}
+    project.table(
+        cost={"connect-auditd": [FALCO_LIKE, cheaper], "vanilla": {"calls_per_s": 123_456.0}},
+        refuse={"openat-auditd-trial1": [1, 2]},
+    )
+    result = project.run(*CONNECT[:1], *CONNECT[3:])
+    lines = summary_of(result)
+    begin = lines.index("") + 1
+    # Means of 1.5 and 0.5 s, and of 25 and 8.3 %; the larger memory, two threads, 2,000 drops.
+    assert [" ".join(line.split()) for line in lines[begin : begin + 5]] == [
+        "syscall arm CPU s % core peak MB on core calls/s dropped",
+        "execve vanilla - - - - 123,456 -",
+        "openat vanilla - - - - 123,456 -",
+        "connect vanilla - - - - 123,456 -",
+        "connect auditd 1.00 16.7 150.0 2 100,000 2,000",
+    ]
+    assert len({len(line) for line in lines[begin : begin + 5]}) == 1
+
+
+def test_the_table_of_costs_fits_a_terminal(project: Project) -> None:
+    name = "an-agent-with-a-very-long-name"
+    project.write(
+        "conftest.py",
+        "from pytest_syslat.agents.vanilla import Vanilla\n"
+        f"def pytest_syslat_agents():\n    return {{{name!r}: Vanilla}}\n",
+    )
+    large = {
+        "calls_per_s": 1_234_567.0,
+        "cpu_s": 123.45,
+        "duration_s": 10.0,
+        "peak_memory_bytes": 12_345_600_000,
+        "threads_on_core": ["x"] * 100,
+        "dropped": 12_345_678,
+    }
+    project.table(cost={name: large})
+    lines = summary_of(project.run("benchmarks", "-k", "connect", f"--agent={name}"))
+    begin = lines.index("") + 1
+    assert lines[begin + 1].startswith("connect  an-agent-wi…  123.45  1,234.5  12,345.6")
+    assert max(map(len, lines[begin : begin + 2])) <= 80
+
+
+def test_no_table_of_costs_for_vanilla_alone(project: Project) -> None:
+    project.table(cost={"vanilla": {"calls_per_s": 123_456.0}})
+    lines = summary_of(project.run("benchmarks", "-k", "connect"))
+    assert not any("CPU s" in line for line in lines)
+
+
+def test_a_paced_run_says_so(project: Project) -> None:
+    result = project.run(*CONNECT, "--syslat-rate=250")
+    result.stdout.fnmatch_lines(
+        ["syslat: arms vanilla, auditd, 2 trials, 250 operations a second, seed 1"]
+    )
+    assert "paced at 250" in project.events
+
+
 def test_warnings_stand_under_the_table_one_line_a_code(project: Project) -> None:
     project.table(
         findings={

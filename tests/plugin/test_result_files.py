@@ -15,6 +15,7 @@ OF_AN_ARM = (
     "stats_iqr.csv",
     "stats_raw.csv",
     "summary.csv",
+    "agent.csv",
     "sysinfo.txt",
     "user.csv",
     "validity.csv",
@@ -110,6 +111,43 @@ def test_run_json_has_what_a_second_analysis_needs(project: Project) -> None:
     assert cells == {("connect", "auditd", "p50"): "inconclusive"}
     # One block has no spread: JSON knows no nan.
     assert {each["ci_low_us"] for each in stored["cells"]} == {None}
+
+
+def test_what_an_agent_costs_is_in_the_files(project: Project) -> None:
+    cost = {"cpu_s": 0.25, "duration_s": 2.0, "threads": 3, "threads_on_core": ["x"], "dropped": 4}
+    project.table(
+        cost={"connect-auditd": cost, "vanilla": {"calls_per_s": 50.5}},
+        refuse={"execve-auditd-trial1": [1, 2]},
+    )
+    project.run(*FULL)
+    rows = {row["syscall"]: row for row in project.rows("auditd/auditd_agent.csv")}
+    # A trial that is refused has no row; of another one nothing is known.
+    assert sorted(rows) == ["connect", "openat"]
+    assert rows["connect"] == {
+        "label": "auditd",
+        "syscall": "connect",
+        "trial": "1",
+        "cpu_s": "0.250",
+        "cpu_pct_of_core": "12.500",
+        "peak_memory_mb": "",
+        "threads": "3",
+        "threads_on_core": "x",
+        "calls_per_s": "",
+        "dropped": "4",
+        "bpf_runs": "",
+        "bpf_ns_per_run": "",
+    }
+    assert set(list(rows["openat"].values())[3:]) == {""}
+    [row] = [
+        row for row in project.rows("vanilla/vanilla_agent.csv") if row["syscall"] == "connect"
+    ]
+    assert (row["calls_per_s"], row["cpu_s"]) == ("50.500", "")
+    stored = {
+        (each["label"], each["syscall"]): each["cost"] for each in project.run_json()["trials"]
+    }
+    assert stored["auditd", "connect"]["cpu_s"] == 0.25
+    assert stored["auditd", "connect"]["threads_on_core"] == ["x"]
+    assert stored["auditd", "openat"] is None
 
 
 def test_a_partial_run_leaves_a_complete_one_alone(project: Project) -> None:

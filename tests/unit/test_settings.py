@@ -27,6 +27,11 @@ def test_runs_of_openat_are_multiplied() -> None:
     assert settings.runs("connect") == settings.runs("execve") == 3
 
 
+def test_at_a_rate_all_syscalls_have_as_many_runs() -> None:
+    settings = Settings(lmbench_reps=3, openat_mult=7, rate=100)
+    assert {settings.runs(name) for name in ("execve", "openat", "connect")} == {3}
+
+
 def test_as_dict_is_plain() -> None:
     settings = Settings(
         agents=("auditd",), budgets=(Budget("connect", "p50", 10.0, "%"),), lmbench_dir=Path("/opt")
@@ -74,6 +79,7 @@ def test_each_default_is_told_in_the_help() -> None:
     [
         ("trials", "1", 1),
         ("pin_core", "0", 0),
+        ("rate", "1", 1),
         ("seed", "0", 0),
         ("warmup_sec", "0", 0.0),
         ("warmup_sec", "2.5", 2.5),
@@ -95,6 +101,8 @@ def test_values(name: str, text: str, value: object) -> None:
         ("trials", "0"),
         ("trials", "1e3"),
         ("pin_core", "-1"),
+        ("rate", "0"),
+        ("rate", "2.5"),
         ("warmup_sec", "-0.1"),
         ("warmup_sec", "inf"),
         ("strict", "2"),

@@ -4,18 +4,22 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity
 from pytest_syslat.network import TcpCounters
+from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.testbeds.protocol import CoreTimes
 from pytest_syslat.tracer import Trace
 from pytest_syslat.validity import (
+    check_agent_cores,
     check_audit_waits,
     check_drops,
     check_load,
     check_network,
     check_pinning,
+    check_rate,
     check_runs,
     check_throttling,
     check_trace,
@@ -24,7 +28,7 @@ from pytest_syslat.validity import (
 from pytest_syslat.workload import Run
 
 EXECVE = SYSCALLS["execve"]
-ENOENT, EACCES, EFAULT = 2, 13, 14
+EPERM, ENOENT, EACCES, EFAULT = 1, 2, 13, 14
 SERVER = 4711
 
 
@@ -53,20 +57,20 @@ def trace(
 
 
 def test_a_sound_trace() -> None:
-    assert check_trace(trace(1000), EXECVE, 1000) == []
+    assert check_trace(trace(1000), EXECVE, 1000, VANILLA) == []
 
 
 def test_no_samples() -> None:
-    findings = check_trace(trace(0), EXECVE, 1000)
+    findings = check_trace(trace(0), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "no-samples")]
     assert findings[0].detail == "no execve of lmbench's helper program was traced"
 
 
 def test_a_tracer_that_died() -> None:
     died = replace(trace(5000), problem="bpftrace ended early by signal SIGKILL: it said nothing")
-    assert codes(check_trace(died, EXECVE, 1000)) == [("invalid", "tracer-died")]
+    assert codes(check_trace(died, EXECVE, 1000, VANILLA)) == [("invalid", "tracer-died")]
     nothing = replace(trace(0), problem="bpftrace ended early with exit code 1: no")
-    assert codes(check_trace(nothing, EXECVE, 1000)) == [
+    assert codes(check_trace(nothing, EXECVE, 1000, VANILLA)) == [
         ("invalid", "tracer-died"),
         ("invalid", "no-samples"),
     ]
@@ -87,7 +91,7 @@ def test_a_tracer_that_died() -> None:
     ],
 )
 def test_failed_calls(succeeded: int, failed: int, expected: str) -> None:
-    findings = check_trace(trace(succeeded, {EACCES: failed}), EXECVE, 1)
+    findings = check_trace(trace(succeeded, {EACCES: failed}), EXECVE, 1, VANILLA)
     named = [(str(each.severity), each.code) for each in findings if "failed" in each.code]
     code = {"note": "some-failed-calls", "invalid": "failed-calls"}[expected]
     assert named == [(expected, code)]
@@ -95,15 +99,25 @@ def test_failed_calls(succeeded: int, failed: int, expected: str) -> None:
 
 def test_failed_calls_name_the_share_and_the_most_frequent_reason() -> None:
     # 150 of 1,600 are 9.375 %.
-    [finding] = check_trace(trace(1450, {EACCES: 50, ENOENT: 100}), EXECVE, 1000)
+    [finding] = check_trace(trace(1450, {EACCES: 50, ENOENT: 100}), EXECVE, 1000, VANILLA)
     assert finding.detail == (
-        "150 of 1,600 calls (9.4%) of execve of lmbench's helper program failed, "
+        "150 of 1,600 calls (9.4%) of execve of lmbench's helper program failed in arm vanilla, "
         "100 of them with ENOENT (No such file or directory)"
     )
 
 
+def test_failed_calls_under_an_agent_ask_for_its_policy() -> None:
+    [finding] = check_trace(trace(0, {EPERM: 1204}), EXECVE, 1, "tetragon")[:1]
+    assert finding.code == "failed-calls"
+    assert finding.detail == (
+        "1,204 of 1,204 calls (100.0%) of execve of lmbench's helper program failed in arm "
+        "tetragon, 1,204 of them with EPERM (Operation not permitted): "
+        "does its policy block the workload?"
+    )
+
+
 def test_a_few_failed_calls_are_noted_with_their_reasons() -> None:
-    [finding] = check_trace(trace(49_997, {ENOENT: 1, EACCES: 2}), EXECVE, 1000)
+    [finding] = check_trace(trace(49_997, {ENOENT: 1, EACCES: 2}), EXECVE, 1000, VANILLA)
     assert finding.severity is Severity.NOTE
     assert finding.detail == (
         "3 of 50,000 calls failed: 1 ENOENT (No such file or directory), "
@@ -112,31 +126,31 @@ def test_a_few_failed_calls_are_noted_with_their_reasons() -> None:
 
 
 def test_lost_events() -> None:
-    findings = check_trace(replace(trace(5000), lost=1), EXECVE, 1000)
+    findings = check_trace(replace(trace(5000), lost=1), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "lost-events")]
 
 
 @pytest.mark.parametrize("total", [4999, 5001])
 def test_one_call_too_many_or_too_few_is_miscounted(total: int) -> None:
-    findings = check_trace(trace(5000, total=total), EXECVE, 1000)
+    findings = check_trace(trace(5000, total=total), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "miscounted")]
     assert f"the kernel counted {total:,} calls" in findings[0].detail
     assert "latencies of 5,000 arrived" in findings[0].detail
 
 
 def test_failed_calls_count_as_arrived() -> None:
-    assert codes(check_trace(trace(5000, {ENOENT: 1}, total=5001), EXECVE, 1000)) == [
+    assert codes(check_trace(trace(5000, {ENOENT: 1}, total=5001), EXECVE, 1000, VANILLA)) == [
         ("note", "some-failed-calls")
     ]
 
 
 def test_a_full_map_of_stamps() -> None:
-    findings = check_trace(replace(trace(5000), stamps_full=True), EXECVE, 1000)
+    findings = check_trace(replace(trace(5000), stamps_full=True), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "miscounted")]
 
 
 def test_calls_after_the_last_run_are_somebody_elses() -> None:
-    findings = check_trace(replace(trace(5000), after_last_run=1), EXECVE, 1000)
+    findings = check_trace(replace(trace(5000), after_last_run=1), EXECVE, 1000, VANILLA)
     assert codes(findings) == [("invalid", "foreign-samples")]
 
 
@@ -153,14 +167,14 @@ def test_calls_after_the_last_run_are_somebody_elses() -> None:
     ],
 )
 def test_few_calls(count: int, min_calls: int, expected: list[tuple[str, str]]) -> None:
-    assert codes(check_trace(trace(count), EXECVE, min_calls)) == expected
+    assert codes(check_trace(trace(count), EXECVE, min_calls, VANILLA)) == expected
 
 
 def test_all_that_is_wrong_is_told() -> None:
     bad = replace(
         trace(100, {ENOENT: 900}, total=1100), lost=100, after_last_run=5, stamps_full=True
     )
-    assert {code for _, code in codes(check_trace(bad, EXECVE, 1000))} == {
+    assert {code for _, code in codes(check_trace(bad, EXECVE, 1000, VANILLA))} == {
         "failed-calls",
         "lost-events",
         "miscounted",
@@ -175,21 +189,81 @@ def test_describe_errno() -> None:
 
 
 def test_runs_with_figures() -> None:
-    assert check_runs([Run(11.5, None), Run(12.0, None)]) == []
+    assert check_runs([Run(11.5, None), Run(12.0, None)], VANILLA) == []
 
 
 def test_a_run_without_a_figure() -> None:
     findings = check_runs(
-        [Run(11.5, "odd"), Run(None, "lat_connect printed no figure: exit code 0")]
+        [Run(11.5, "odd"), Run(None, "lat_connect printed no figure: exit code 0")], VANILLA
     )
     assert codes(findings) == [("invalid", "lmbench-failed")]
     assert findings[0].detail == (
-        "1 of 2 lmbench runs gave no figure: lat_connect printed no figure: exit code 0"
+        "1 of 2 runs of the workload gave no figure in arm vanilla: "
+        "lat_connect printed no figure: exit code 0"
     )
 
 
+def test_a_run_without_a_figure_under_an_agent() -> None:
+    [finding] = check_runs([Run(None, "lat_syscall ended with -9: exit code -9")], "tetragon")
+    assert finding.detail == (
+        "1 of 1 runs of the workload gave no figure in arm tetragon: "
+        "lat_syscall ended with -9: exit code -9: does its policy block the workload?"
+    )
+
+
+def paced(*achieved_per_s: float | None) -> list[Run]:
+    return [Run(10.0, None, achieved_per_s=each) for each in achieved_per_s]
+
+
+@pytest.mark.parametrize(
+    ("untraced", "traced", "missed"),
+    [
+        ((100.0, 100.0), (100.0, 100.0), None),
+        # 95 of 100 are enough, on average.
+        ((100.0, 90.0), (95.0, 95.0), None),
+        ((100.0, 89.8), (100.0, 100.0), "94.9 of 100 operations a second were made with no tracer"),
+        ((100.0, 100.0), (80.0, 60.0), "70.0 of 100 operations a second were made while tracing"),
+        # A run without a figure is told about elsewhere.
+        ((None, 100.0), (None, None), None),
+    ],
+)
+def test_rate(
+    untraced: tuple[float | None, ...], traced: tuple[float | None, ...], missed: str | None
+) -> None:
+    findings = check_rate(paced(*untraced), paced(*traced), 100)
+    if missed is None:
+        assert findings == []
+    else:
+        assert codes(findings) == [("warning", "rate-missed")]
+        assert findings[0].detail.startswith(missed)
+
+
+def test_no_rate_was_asked_for() -> None:
+    assert check_rate(paced(None), paced(None), None) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (None, None),
+        ((), None),
+        (("falco",), "1 thread of falco ran on the measured core 2 (falco): "),
+        (("rpc", "falco", "rpc"), "3 threads of falco ran on the measured core 2 (falco, rpc): "),
+    ],
+)
+def test_an_agent_on_the_measured_core(names: tuple[str, ...] | None, told: str | None) -> None:
+    findings = check_agent_cores(AgentCost(threads_on_core=names), 2, "falco")
+    if told is None:
+        assert findings == []
+    else:
+        assert codes(findings) == [("warning", "agent-on-core")]
+        assert findings[0].detail == told + "that takes time from the workload"
+
+
 def test_a_run_with_a_complaint() -> None:
-    findings = check_runs([Run(11.5, None), Run(12.0, "lat_connect: odd"), Run(12.0, "later")])
+    findings = check_runs(
+        [Run(11.5, None), Run(12.0, "lat_connect: odd"), Run(12.0, "later")], VANILLA
+    )
     assert [(str(each.severity), each.detail) for each in findings] == [
         ("warning", "lat_connect: odd")
     ]
@@ -300,6 +374,17 @@ def test_drops(
     before: int | None, after: int | None, calls_traced: int, expected: list[tuple[str, str]]
 ) -> None:
     assert codes(check_drops(before, after, calls_traced, "auditd")) == expected
+
+
+def test_drops_tell_how_many_of_how_many() -> None:
+    [finding] = check_drops(100, 1304, 98_000, "falco")
+    # 1,204 of 98,000 are 1.2286 %.
+    assert finding.detail == (
+        "falco dropped 1,204 events during 98,000 traced calls (1.23%), more than 0.1%: "
+        "with drops it looks faster than it is"
+    )
+    [finding] = check_drops(0, 20, 50_000, "falco")
+    assert finding.detail == "falco dropped 20 events during 50,000 traced calls (0.04%)"
 
 
 def times(elapsed_s: float, busy_s: float, stolen_s: float, workload_s: float) -> CoreTimes:

@@ -10,6 +10,8 @@ from typing import cast
 
 import pytest
 
+from pytest_syslat.paced_workload import PacedWorkload
+from pytest_syslat.resources import PACKAGE
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.testbeds.protocol import (
     Completed,
@@ -29,6 +31,7 @@ from pytest_syslat.workload import (
 )
 
 CONNECT, EXECVE, OPENAT = SYSCALLS["connect"], SYSCALLS["execve"], SYSCALLS["openat"]
+PACED_CALLS = PACKAGE.parent / "manifests" / "programs" / "paced_calls.py"
 HELLO = b"\x7fELF a program that says hello"
 
 
@@ -127,6 +130,7 @@ class FakeTestbed:
 
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
+        self.python = "python-of-the-testbed"
         self.answers: dict[str, Completed | TestbedError] = {}
         self.runs: list[tuple[list[str], Role, dict[str, str]]] = []
 
@@ -391,3 +395,46 @@ class TestFacts:
         monkeypatch.chdir(lmbench.directory.parent)
         workload = lmbench.workload(Path(lmbench.directory.name))
         assert workload.version() == "unknown"
+
+
+def paced_workload(lmbench: Lmbench) -> PacedWorkload:
+    return PacedWorkload(cast("Testbed", lmbench.testbed), lmbench.directory, 100, PACKAGE.parent)
+
+
+class TestPaced:
+    def test_commands(self, lmbench: Lmbench) -> None:
+        paced = paced_workload(lmbench)
+        placed = lmbench.testbed.workdir / "paced_calls.py"
+        assert placed.read_bytes() == PACED_CALLS.read_bytes()
+        begin = ["python-of-the-testbed", "-I", "-S", str(placed)]
+        assert paced.command(OPENAT) == [*begin, "lat_syscall", "100", str(paced.measured_file)]
+        assert paced.command(EXECVE) == [*begin, "lat_proc", "100", str(lmbench.helper)]
+        assert paced.command(CONNECT) == [*begin, "lat_connect", "100", "127.0.0.1"]
+
+    def test_what_is_lost_is_put_back(self, lmbench: Lmbench) -> None:
+        paced = paced_workload(lmbench)
+        placed = lmbench.testbed.workdir / "paced_calls.py"
+        placed.unlink()
+        paced.place_files()
+        assert placed.read_bytes() == PACED_CALLS.read_bytes()
+
+    def test_a_run(self, lmbench: Lmbench, monkeypatch: pytest.MonkeyPatch) -> None:
+        paced = paced_workload(lmbench)
+        told = "lat_syscall, 93.4 of 100 operations a second: 9.1532 microseconds\n"
+        lmbench.testbed.answer("python-of-the-testbed", told)
+        monkeypatch.setattr(
+            lmbench.testbed, "libraries_of", lambda _program: {"LD_LIBRARY_PATH": "x"}
+        )
+        run = paced.run(CONNECT)
+        assert (run.us_per_op, run.achieved_per_s, run.complaint) == (9.1532, 93.4, None)
+        _, role, environment = lmbench.testbed.runs[-1]
+        assert role is Role.WORKLOAD
+        # Those are the libraries of lmbench's program.
+        assert "LD_LIBRARY_PATH" not in environment
+
+    def test_a_run_that_fails(self, lmbench: Lmbench) -> None:
+        paced = paced_workload(lmbench)
+        lmbench.testbed.answer("python-of-the-testbed", stderr="no such thing\n", code=1)
+        run = paced.run(OPENAT)
+        assert (run.us_per_op, run.achieved_per_s) == (None, None)
+        assert run.complaint == "lat_syscall ended with 1: no such thing"
