@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import statistics
@@ -37,28 +36,6 @@ ARMS = {
     **{f"exit-{work}": f"calibration:exit-{work}" for work in EXIT_WORK},
     "entry": f"calibration:entry-{ENTRY_WORK}",
 }
-CONFTEST = """
-import json
-
-from pytest_syslat import trial
-
-run_traced = trial._TrialRun._run_traced
-
-
-def run_traced_noting_kernel_time(self, tracing):
-    before = self._agent.kernel_time()
-    run_traced(self, tracing)
-    after = self._agent.kernel_time()
-    if after:
-        runs = after.runs - before.runs
-        per_run = (after.run_time_ns - before.run_time_ns) / runs
-        with open("kernel.jsonl", "a") as file:
-            print(json.dumps([self._key.arm, self._key.trial, per_run]), file=file)
-
-
-trial._TrialRun._run_traced = run_traced_noting_kernel_time
-"""
-"""Notes what the kernel accounts to an arm's programs during the traced runs."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +73,14 @@ def is_one(slope: float) -> bool:
     return abs(slope - 1) <= TOLERANCE
 
 
-def kernel_ns_per_run(project: Project) -> dict[tuple[str, int], float]:
-    """What the kernel accounts to a run of an arm's programs, by arm and trial."""
-    lines = map(json.loads, (project.directory / "kernel.jsonl").read_text().splitlines())
-    return {(arm, trial): per_run for arm, trial, per_run in lines}
-
-
-def points_of(project: Project, arms: Iterable[str]) -> list[list[Point]]:
+def points_of(project: Project, arms: Sequence[str]) -> list[list[Point]]:
     """The trials of these arms that count, by block."""
-    kernel_ns = kernel_ns_per_run(project)
+    kernel_ns = {
+        (arm, int(row["trial"])): float(row["bpf_ns_per_run"])
+        for arm in arms
+        for row in project.rows(f"{arm}/{arm}_agent.csv")
+        if row["bpf_ns_per_run"]
+    }
     figures = {
         (trial["label"], trial["trial"]): trial["figures_us"]
         for trial in project.run_json()["trials"]
@@ -130,7 +106,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """openat beside several amounts of work at exit, and beside one at entry."""
     project = Project(tmp_path_factory.mktemp("calibration"))
     (project.directory / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    (project.directory / "conftest.py").write_text(CONFTEST)
     arms = [f"--agent={label}={arm}" for label, arm in ARMS.items()]
     try:
         # A refused trial fails its test, and is no failure here as long as enough are left.
