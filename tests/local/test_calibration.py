@@ -29,7 +29,7 @@ SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
 EXIT_WORK = (300, 4000, 10000, 20000)
 """About 0.5 to 28 µs: the machine's own changes of speed must be small beside the range."""
 ENTRY_WORK = 10000
-BLOCKS = 5
+BLOCKS = 4
 FEWEST_BLOCKS = 3
 TOLERANCE = 0.1
 ARMS = {
