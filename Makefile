@@ -31,6 +31,7 @@ run_lint = failed=; for command in 'ruff check' 'ruff format --check' mypy; do \
 
 # The plugin is imported before pytest could start to measure it, so coverage starts pytest and
 # not the other way round. The table of coverage is long; pytest's last line is repeated below it.
+test: PROVISION := --for-tests
 test: provision $(READY) ## Lint, type check and test; report coverage
 	@$(run_lint); \
 	mkdir -p $(dir $(TEST_LOG)); \
@@ -46,7 +47,7 @@ lint: $(READY) ## Lint and type check
 	@$(run_lint); [ -z "$$failed" ]
 
 provision: ## Install bpftrace, bpftool, lmbench and auditd where they are missing
-	@tools/provision.sh
+	@tools/provision.sh $(PROVISION)
 
 cluster: ## Start a Kubernetes of one node here, for tests: minutes at first, then seconds
 	@tools/cluster/cluster.sh up

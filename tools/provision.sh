@@ -1,16 +1,18 @@
 #!/bin/sh
 # Install what measuring on this host needs and what is not there yet.
 #
-#   tools/provision.sh             install what is missing
-#   tools/provision.sh --check     say what is there and what is missing; change nothing
-#   tools/provision.sh --sources   print the apt source that lmbench and auditd would come from
+#   tools/provision.sh              install what is missing
+#   tools/provision.sh --for-tests  the same and libbpf-tools, two programs of which are measured
+#                                   in tests; where it cannot be had, a warning is all
+#   tools/provision.sh --check      say what is there and what is missing; change nothing
+#   tools/provision.sh --sources    print the apt source that lmbench and auditd would come from
 #
 # bpftrace and bpftool become ordinary packages of the system. lmbench and auditd do not: lmbench
 # stands in a part of the archive that few systems have enabled (Debian's non-free, Ubuntu's
 # multiverse), and installing auditd starts it, which would spoil every measurement made
-# without it. So these two are only downloaded and unpacked into a directory of our own, with an
-# apt configuration of our own that lives as long as the download. The system's package sources
-# and the list of its installed packages stay as they are.
+# without it. So these two, and libbpf-tools with them, are only downloaded and unpacked into a
+# directory of our own, with an apt configuration of our own that lives as long as the download. The
+# system's package sources and the list of its installed packages stay as they are.
 #
 # When all is there, nothing is run but a few look-ups, and the network is not touched.
 #
@@ -84,8 +86,25 @@ system_audit() {
     find_program auditctl >/dev/null && find_program auditd
 }
 
+observers_in() {
+    for dir in "$1/usr/sbin" "$1/usr/bin"; do
+        is_program "$dir/opensnoop" && is_program "$dir/execsnoop" && printf '%s\n' "$dir" && return
+    done
+    return 1
+}
+
+system_observers() {
+    find_program execsnoop >/dev/null && find_program opensnoop
+}
+
 have_lmbench() { system_lmbench || lmbench_in "$tree"; }
 have_audit() { system_audit || audit_in "$tree"; }
+have_observers() { system_observers || observers_in "$tree"; }
+
+have_needed() { have_lmbench >/dev/null && have_audit >/dev/null; }
+have_all() {
+    have_needed && { [ -z "$for_tests" ] || have_observers >/dev/null; }
+}
 
 # --- Which system this is ----------------------------------------------------------------------
 
@@ -285,7 +304,7 @@ install_bpf_tools() {
     fi
 }
 
-# --- lmbench and auditd -------------------------------------------------------------------------
+# --- lmbench, auditd and libbpf-tools -----------------------------------------------------------
 
 clean_up() {
     [ -z "$work" ] || rm -rf "$work"
@@ -371,6 +390,11 @@ verify() {
             die 'the downloaded auditctl does not run on this system'
         ;;
     esac
+    case " $2 " in *' libbpf-tools '*)
+        dir=$(observers_in "$1") || die 'the libbpf-tools package lacks opensnoop or execsnoop'
+        set -- "$@" "$dir/opensnoop" "$dir/execsnoop"
+        ;;
+    esac
     shift 2
     lacking=$(LD_LIBRARY_PATH=$libraries ldd "$@" 2>/dev/null | grep 'not found' | sort -u || true)
     # shellcheck disable=SC2086  # the words are joined into one line
@@ -381,6 +405,10 @@ unpack_tools() {
     wanted=''
     system_lmbench >/dev/null || wanted=lmbench
     system_audit >/dev/null || wanted="$wanted auditd"
+    # The tree is made anew as a whole: what an earlier run has added for tests stays in it.
+    if [ -n "$for_tests" ] || observers_in "$tree" >/dev/null; then
+        system_observers >/dev/null || wanted="$wanted libbpf-tools"
+    fi
     wanted=${wanted# }
 
     case $wanted in *lmbench*) mend="; instead, you can $MEND" ;; *) mend='' ;; esac
@@ -395,7 +423,7 @@ unpack_tools() {
     # Two runs at once must not both rename their trees into place.
     exec 9>"$cache/tools.lock"
     flock 9
-    if have_lmbench >/dev/null && have_audit >/dev/null; then return 0; fi
+    if have_all; then return 0; fi
 
     # A run that was killed could not clean up; holding the lock, we know that none is at work.
     rm -rf "$cache"/tools.new.*
@@ -411,6 +439,15 @@ unpack_tools() {
     say "downloading $wanted into $tree"
     private_apt apt-get -q update >"$work/log" 2>&1 ||
         die "apt-get update failed ($(apt_complaint)): check the network$mend"
+    case " $wanted " in *' libbpf-tools '*)
+        # Releases before Debian 12 and Ubuntu 23.04 have none: the tests that need it are skipped.
+        if ! private_apt apt-cache show libbpf-tools >/dev/null 2>&1; then
+            say "warning: $distribution $codename has no libbpf-tools: some tests are skipped"
+            if have_needed; then return 0; fi
+            wanted=${wanted% libbpf-tools}
+        fi
+        ;;
+    esac
     # shellcheck disable=SC2086  # these are several names
     packages="$wanted $(missing_libraries $wanted)"
     mkdir "$work/packages" "$work/tree"
@@ -444,10 +481,21 @@ have_bpftrace() { find_program bpftrace; }
 have_bpftool() { find_program bpftool; }
 
 identify
+for_tests=''
 case ${1:-} in
-    '')
+    '' | --for-tests)
+        for_tests=${1:-}
         install_bpf_tools
-        if ! have_lmbench >/dev/null || ! have_audit >/dev/null; then unpack_tools; fi
+        if ! have_needed; then
+            unpack_tools
+        elif ! have_all; then
+            # What measuring needs is there: without a network, most tests can still be run.
+            set +e
+            (set -e; unpack_tools)
+            # shellcheck disable=SC2181  # as a condition itself, it would run without set -e
+            [ $? = 0 ] || say 'warning: no libbpf-tools: some tests are skipped'
+            set -e
+        fi
         ;;
     --check)
         status=0

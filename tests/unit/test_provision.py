@@ -31,6 +31,7 @@ LMBENCH_PROGRAMS = (
     "loop_o",
 )
 TOOLS = ("bpftrace", "bpftool", "lat_syscall", "auditctl", "auditd")
+OBSERVERS = ("opensnoop", "execsnoop")
 BASE_PROGRAMS = (
     "awk",
     "cat",
@@ -647,8 +648,9 @@ class TestUnpack:
         archive: Archive,
         lmbench: tuple[str, ...] = LMBENCH_PROGRAMS,
         auditctl: str = "exit 0",
+        observers: tuple[str, ...] = OBSERVERS,
     ) -> None:
-        """Publish the two packages with these programs of lmbench and this body of auditctl."""
+        """Publish the packages with these programs and this body of auditctl."""
         directory = "usr/lib/lmbench/bin/some-linux-gnu"
         archive.add(
             "non-free",
@@ -662,6 +664,14 @@ class TestUnpack:
             depends="libsyslat-one (= 1.0), libsyslat-three | libsyslat-four, libc6, syslat-awk",
             programs={"sbin/auditd": "exit 0", "sbin/auditctl": auditctl},
         )
+        if observers:
+            archive.add(
+                "main",
+                "libbpf-tools",
+                depends="libsyslat-five",
+                programs={f"usr/sbin/{name}": "exit 0" for name in observers},
+            )
+            archive.add("main", "libsyslat-five")
         archive.add("main", "libsyslat-one", depends="libsyslat-two")
         archive.add("main", "libsyslat-two", depends="libsyslat-one, libc6 (>= 2)")
         archive.add("main", "libsyslat-three")
@@ -711,6 +721,84 @@ class TestUnpack:
         assert result.returncode == 0, result.stderr
         assert offline.provision("--check").returncode == 0
         assert offline.entries_in_cache() == {"tools"}
+
+    def test_observers_are_for_tests_only(self, offline: System, archive: Archive) -> None:
+        self.fill(archive)
+        assert offline.provision().returncode == 0
+        assert "libbpf-tools" not in self.unpacked(offline)
+
+        result = offline.provision("--for-tests")
+        assert result.returncode == 0, result.stderr
+        assert "warning" not in result.stderr
+        everything = {
+            "auditd",
+            "libbpf-tools",
+            "libsyslat-five",
+            "libsyslat-one",
+            "libsyslat-two",
+            "libsyslat-three",
+            "lmbench",
+        }
+        assert self.unpacked(offline) == everything
+        for name in OBSERVERS:
+            assert os.access(offline.cache / "tools/usr/sbin" / name, os.X_OK)
+
+        # A tree that is made anew keeps them, though the next run is not for tests.
+        (offline.cache / "tools/sbin/auditctl").unlink()
+        assert offline.provision().returncode == 0
+        assert self.unpacked(offline) == everything
+
+        shutil.rmtree(archive.directory)
+        again = offline.provision("--for-tests")
+        assert (again.returncode, again.stderr) == (0, "")
+
+    def test_all_is_unpacked_at_once(self, offline: System, archive: Archive) -> None:
+        self.fill(archive)
+        result = offline.provision("--for-tests")
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.count("downloading") == 1
+        assert {"auditd", "libbpf-tools", "lmbench"} <= self.unpacked(offline)
+
+    def test_observers_of_the_system_are_enough(self, offline: System, archive: Archive) -> None:
+        self.fill(archive)
+        with_tools(offline, *OBSERVERS)
+        assert offline.provision("--for-tests").returncode == 0
+        assert "libbpf-tools" not in self.unpacked(offline)
+
+    @pytest.mark.parametrize("there_before", [True, False])
+    def test_a_release_without_observers(
+        self, offline: System, archive: Archive, there_before: bool
+    ) -> None:
+        self.fill(archive, observers=())
+        if there_before:
+            unpack_by_hand(offline.cache)
+        result = offline.provision("--for-tests")
+        assert result.returncode == 0, result.stderr
+        assert (
+            "provision: warning: debian bookworm has no libbpf-tools: some tests are skipped"
+        ) in result.stderr.splitlines()
+        assert offline.provision("--check").returncode == 0
+        assert offline.entries_in_cache() == {"tools"}
+
+    def test_without_a_network_the_other_tests_can_be_run(self, offline: System) -> None:
+        unpack_by_hand(offline.cache)
+        result = offline.provision("--for-tests")
+        assert result.returncode == 0
+        downloading, error, warning = result.stderr.splitlines()
+        assert downloading.startswith("provision: downloading lmbench auditd libbpf-tools into")
+        assert "apt-get update failed (E: " in error
+        assert warning == "provision: warning: no libbpf-tools: some tests are skipped"
+        assert offline.provision("--check").returncode == 0
+        assert offline.entries_in_cache() == {"tools"}
+
+    def test_incomplete_observers_are_not_kept(self, offline: System, archive: Archive) -> None:
+        self.fill(archive, observers=OBSERVERS[:1])
+        result = offline.provision("--for-tests")
+        assert result.returncode == 1
+        assert errors(result) == [
+            "provision: error: the libbpf-tools package lacks opensnoop or execsnoop"
+        ]
+        assert offline.entries_in_cache() == set()
 
     def test_leaves_no_tree_when_a_program_is_missing(
         self, offline: System, archive: Archive
