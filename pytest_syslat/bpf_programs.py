@@ -77,7 +77,7 @@ class BpfProgram:
     holders: tuple[tuple[int, str], ...]
     """Process ids on the node, with their names; empty for a pinned program."""
     runs: int | None
-    """None where the kernel has kept no statistics since the program was loaded, or it never ran."""
+    """None where the kernel kept no statistics since the program was loaded, or it never ran."""
     run_time_ns: int | None
 
 
@@ -150,7 +150,7 @@ def _function_names(testbed: Testbed, links: list[Entry]) -> dict[int, str]:
     )
     if not wanted:
         return {}
-    return {number: name for number, name in _ask(testbed, NAMES_PROGRAM, wanted) or []}
+    return dict(_ask(testbed, NAMES_PROGRAM, wanted) or [])
 
 
 def _perf_places(entry: Entry) -> Iterator[str]:

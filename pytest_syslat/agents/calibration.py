@@ -77,7 +77,7 @@ class Calibration:
     def __init__(
         self,
         testbed: Testbed,
-        rootdir: Path,
+        rootdir: Path,  # noqa: ARG002 - a factory gets it
         place: str = DEFAULT_PLACE,
         work: int = DEFAULT_WORK,
     ) -> None:

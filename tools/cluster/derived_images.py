@@ -33,7 +33,11 @@ def base_image(archive: str) -> tuple[Object, list[Object]]:
         manifest = read("manifest.json")[0]
         config: Object = read(manifest["Config"])
         layers = [
-            {"mediaType": f"{MEDIA}.layer.v1.tar", "digest": digest, "size": tar.getmember(file).size}
+            {
+                "mediaType": f"{MEDIA}.layer.v1.tar",
+                "digest": digest,
+                "size": tar.getmember(file).size,
+            }
             for digest, file in zip(config["rootfs"]["diff_ids"], manifest["Layers"], strict=True)
         ]
     return config, layers
