@@ -191,8 +191,10 @@ MANIFESTS = '[kubernetes.manifests]\nsource = "deploy"\nfiles = ["a.yaml", "b.ya
         ("[host\n", " cannot be read: Expected ']' at the end of a table declaration (at line 1"),
         (
             HOST + '[redy]\nlog = "x"\n',
-            ": no section [redy]: allowed is kubernetes, host, ready, policy_active, seen, drops, "
-            "metrics, version",
+            (
+                ": no section [redy]: allowed is kubernetes, host, ready, policy_active, seen, "
+                "drops, metrics, version"
+            ),
         ),
         (
             HOST + "[ready]\nlogs = []\n",
@@ -215,8 +217,10 @@ MANIFESTS = '[kubernetes.manifests]\nsource = "deploy"\nfiles = ["a.yaml", "b.ya
         ),
         (
             HOST + '[drops]\nlog = "lost [0-9]+"\n',
-            ", [drops]: log: 'lost [0-9]+' needs one group, such as ([0-9]+), that finds the "
-            "number",
+            (
+                ", [drops]: log: 'lost [0-9]+' needs one group, such as ([0-9]+), that finds the "
+                "number"
+            ),
         ),
         (
             HOST + '[seen]\ncommand = ["x"]\ncount = "(a)(b)"\n',
@@ -224,13 +228,17 @@ MANIFESTS = '[kubernetes.manifests]\nsource = "deploy"\nfiles = ["a.yaml", "b.ya
         ),
         (
             HOST + METRICS + "[drops]\nmetrics = ['drops{a=b}']\n",
-            ", [drops]: metrics: 'drops{a=b}' is no metric: such as drops_total or "
-            'drops_total{reason="full"} is needed',
+            (
+                ", [drops]: metrics: 'drops{a=b}' is no metric: such as drops_total or "
+                'drops_total{reason="full"} is needed'
+            ),
         ),
         (
             HOST + METRICS + "[ready]\nrising = 'two words'\n",
-            ", [ready]: rising: 'two words' is no metric: such as drops_total or "
-            'drops_total{reason="full"} is needed',
+            (
+                ", [ready]: rising: 'two words' is no metric: such as drops_total or "
+                'drops_total{reason="full"} is needed'
+            ),
         ),
         (METRICS, ": [kubernetes] or [host] is needed"),
         ("", ": [kubernetes] or [host] is needed"),
@@ -256,8 +264,10 @@ MANIFESTS = '[kubernetes.manifests]\nsource = "deploy"\nfiles = ["a.yaml", "b.ya
         ),
         (
             CLUSTER + CHART + "wait = true\n",
-            ", [kubernetes.chart]: no key 'wait': allowed is release, name, repository, version, "
-            "values",
+            (
+                ", [kubernetes.chart]: no key 'wait': allowed is release, name, repository, "
+                "version, values"
+            ),
         ),
         (
             CLUSTER + MANIFESTS + 'sha256 = ["0"]\n',
