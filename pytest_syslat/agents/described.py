@@ -7,6 +7,7 @@ we made for it to see.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 from collections.abc import Callable
@@ -101,8 +102,8 @@ class DescribedAgent:
         self._foreign = self._loaded()
         # Set first: an activation that fails halfway is undone by whoever began it.
         carrier.user = self._arm
-        carrier.start(file)
         try:
+            carrier.start(file)
             rising = self._description.ready.rising
             before = self._value_once_there(rising) if rising else 0.0
             self._await(self._not_ready, READY_LIMIT_S)
@@ -115,8 +116,17 @@ class DescribedAgent:
             self._version = self._evidence.version()
         except NodeLost:
             raise
-        except TestbedError as error:
+        except (AgentError, TestbedError) as error:
+            self._keep_what_came()
+            if isinstance(error, AgentError):
+                raise
             raise AgentError(f"{self._arm}: {error}") from error
+
+    def _keep_what_came(self) -> None:
+        """What a failed activation has loaded must be gone, too, before it counts as off."""
+        if self._foreign is not None and not self._programs:
+            with contextlib.suppress(AgentError, TestbedError):
+                self._programs = self._own_programs()
 
     def _not_ready(self) -> str | None:
         return self._carrier.problem() or self._evidence.not_ready()
@@ -145,7 +155,7 @@ class DescribedAgent:
         return None if value > before else f"{selector} does not rise, it is {value:g}"
 
     def _policy_problem(self) -> str | None:
-        if self._policy.file is None:
+        if self._policy.file is None or self._uses_a_strangers_policy:
             return None
         return self._evidence.policy_not_active(self._policy.file, self._policy_name)
 
@@ -294,13 +304,15 @@ class DescribedAgent:
             return self._remains()
         except NodeLost:
             raise
-        except TestbedError as error:
+        except (AgentError, TestbedError) as error:
             return str(error)
 
     def _remains(self) -> str | None:
-        remains = self._carrier.remains()
-        if remains or not self._programs:
-            return remains
+        return self._carrier.remains() or self._still_loaded()
+
+    def _still_loaded(self) -> str | None:
+        if not self._programs:
+            return None
         loaded = self._loaded()
         if loaded is None:
             return "bpftool cannot tell whether its BPF programs are unloaded"
@@ -364,7 +376,8 @@ class DescribedAgent:
                 carrier.user = None
         finally:
             carrier.remove()
-        self._await(self._remains, UNLOAD_LIMIT_S)
+        # What somebody else has installed runs again by now, with programs of other numbers.
+        self._await(self._still_loaded, UNLOAD_LIMIT_S)
 
     def version(self) -> str:
         """It tells that once it is on: then it stands in the facts."""
