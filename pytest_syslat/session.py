@@ -70,10 +70,13 @@ class SyslatSession:
             place = chosen_testbed(settings)
         except TestbedError as error:
             raise pytest.UsageError(str(error)) from None
+        catalogue, option = find_agents(self.config), "--syslat-chart"
         try:
-            self.factories = find_agents(self.config).arms(settings.agents, settings, place)
+            catalogue.check_charts(settings)
+            option = "--syslat-agent"
+            self.factories = catalogue.arms(settings.agents, settings, place)
         except UnknownAgent as error:
-            raise pytest.UsageError(f"--syslat-agent: {error}") from None
+            raise pytest.UsageError(f"{option}: {error}") from None
         except DescriptionError as error:
             raise pytest.UsageError(str(error)) from None
         return list(self.factories)

@@ -77,11 +77,11 @@ class Calibration:
     def __init__(
         self,
         testbed: Testbed,
-        _rootdir: Path,
+        rootdir: Path,  # noqa: ARG002 - a factory gets it
         place: str = DEFAULT_PLACE,
         work: int = DEFAULT_WORK,
     ) -> None:
-        """Made like any agent, and with the place and the amount of the work."""
+        """Made like any agent; nothing is read from the rootdir."""
         self._testbed = testbed
         self._place = place
         self._work = work

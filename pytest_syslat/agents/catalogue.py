@@ -57,12 +57,21 @@ class Catalogue:
         self._directory = directory
         self._hooked = dict(hooked)
         self._described = described_agents(rootdir)
-        self._carriers: dict[str, Carrier] = {}
+        self._carriers: dict[tuple[OnKubernetes | None, OnHost | None], Carrier] = {}
 
     @property
     def names(self) -> list[str]:
         """The names of all agents that have one."""
         return sorted({AUDITD, CALIBRATION, *self._described, *self._hooked})
+
+    def check_charts(self, settings: Settings) -> None:
+        """Raise UnknownAgent if a chart is for an agent that isn't described."""
+        for chart in settings.charts:
+            if chart.agent not in self._described:
+                raise UnknownAgent(
+                    f"unknown agent {chart.agent!r}: allowed is "
+                    f"{', '.join(sorted(self._described))}"
+                )
 
     def arms(
         self, wanted: Sequence[str], settings: Settings, place: str
@@ -83,6 +92,8 @@ class Catalogue:
                 if each == VANILLA:
                     continue
                 label, spec = self._split(each)
+                if label == VANILLA:
+                    raise UnknownAgent(f"{each!r}: {VANILLA} is the baseline: give another name")
                 if label in found and found[label][0] != spec:
                     raise UnknownAgent(
                         f"two arms would be called {label!r}: give one a name, such as mine={spec}"
@@ -119,6 +130,8 @@ class Catalogue:
         return text, text
 
     def _factory(self, label: str, spec: str, settings: Settings) -> AgentFactory:
+        if spec in self._hooked:
+            return self._hooked[spec]
         kind, colon, rest = spec.partition(":")
         if (colon and kind == CALIBRATION) or spec == CALIBRATION:
             try:
@@ -129,44 +142,45 @@ class Catalogue:
         if colon and kind in KINDS:
             return self._unnamed(label, kind, rest, settings)
         name, plus, level = spec.partition("+")
-        if name in self._hooked and not plus:
-            return self._hooked[name]
         if name == AUDITD:
-            policy = self._policy(spec, name, level, plus, str(BENCH_RULES))
-            return partial(Auditd, rules=policy.file)
+            chosen = self._chosen(spec, name, level) if plus else self._shipped(str(BENCH_RULES))
+            return partial(Auditd, rules=chosen.file)
         if name not in self._described:
             raise UnknownAgent(
                 f"unknown agent {spec!r}: allowed is {', '.join(self.names)}, {FORMS}, or {ALL}"
             )
         description = read_description(self._described[name])
-        return partial(self._described_agent, description, label, (spec, level, plus), settings)
+        policy = self._chosen(spec, name, level) if plus else None
+        return partial(self._described_agent, description, label, policy, settings)
 
     def _described_agent(
         self,
         description: Description,
         label: str,
-        asked: tuple[str, str, str],
+        policy: Policy | None,
         settings: Settings,
         testbed: Testbed,
         rootdir: Path,
     ) -> Agent:
-        spec, level, plus = asked
         place = description.kubernetes if testbed.cluster is not None else description.host
         if place is None:
             other = "local" if testbed.cluster is not None else "kubernetes"
-            raise AgentError(
-                f"{label}: {description.name} is not known to run here: "
-                f"add --syslat-testbed={other}"
-            )
+            raise AgentError(f"{label} is not known to run here: add --syslat-testbed={other}")
         try:
-            policy = self._policy(spec, description.name, level, plus, place.policy)
-        except UnknownAgent as error:
-            raise AgentError(str(error)) from None
+            given = policy or self._shipped(place.policy)
+        except FileNotFoundError:
+            raise AgentError(f"{label}: its policy {place.policy} is not there") from None
         carrier = self._carrier(testbed, rootdir, description, settings)
-        return DescribedAgent(testbed, description, carrier, arm=label, policy=policy)
+        return DescribedAgent(testbed, description, carrier, arm=label, policy=given)
 
-    def _policy(self, spec: str, name: str, level: str, plus: str, shipped: str) -> Policy:
-        """Which policy a level stands for; raises UnknownAgent."""
+    def _shipped(self, relative: str) -> Policy:
+        """The policy for comparing agents, if there is one."""
+        if not relative:
+            return Policy(Level.NONE)
+        return Policy(Level.BENCH, resource(relative, self._rootdir))
+
+    def _chosen(self, spec: str, name: str, level: str) -> Policy:
+        """Which policy stands after the '+'; raises UnknownAgent."""
         if level == "none":
             return Policy(Level.NONE)
         if level:
@@ -176,11 +190,7 @@ class Catalogue:
             raise UnknownAgent(
                 f"{spec!r}: there is no file {level}: after '+' stands 'none' or a policy's file"
             )
-        if plus:
-            raise UnknownAgent(f"{spec!r}: after '+' stands 'none' or a policy's file")
-        return (
-            Policy(Level.BENCH, resource(shipped, self._rootdir)) if shipped else Policy(Level.NONE)
-        )
+        raise UnknownAgent(f"{spec!r}: after '+' stands 'none' or a policy's file")
 
     def _unnamed(self, label: str, kind: str, rest: str, settings: Settings) -> AgentFactory:
         """An agent of which nothing is known but what carries it."""
@@ -194,23 +204,29 @@ class Catalogue:
             description = Description(label, host=OnHost(service=rest))
         else:
             description = Description(label, host=OnHost(command=shlex.join(_words(rest))))
-        signs = {sign.kind: sign.value for sign in settings.ready if sign.arm in (None, label)}
+        # An arm's own signs come last: they win.
+        signs = [sign for sign in settings.ready if sign.arm is None]
+        signs += [sign for sign in settings.ready if sign.arm == label]
+        latest = {sign.kind: sign.value for sign in signs}
         description = replace(
             description,
             ready=Ready(
-                log=(signs["log"],) if "log" in signs else (),
-                port=int(signs.get("port", 0)),
-                file=signs.get("file", ""),
+                log=tuple(sign.value for sign in signs if sign.kind == "log"),
+                port=int(latest.get("port", 0)),
+                file=latest.get("file", ""),
             ),
         )
-        return partial(self._described_agent, description, label, (label, "none", "+"), settings)
+        policy = Policy(Level.NONE)
+        return partial(self._described_agent, description, label, policy, settings)
 
     def _carrier(
         self, testbed: Testbed, rootdir: Path, description: Description, settings: Settings
     ) -> Carrier:
-        if description.name not in self._carriers:
-            self._carriers[description.name] = _new_carrier(testbed, rootdir, description, settings)
-        return self._carriers[description.name]
+        # By what is carried and not by name: any arm may be called like an agent.
+        carried = (description.kubernetes, description.host)
+        if carried not in self._carriers:
+            self._carriers[carried] = _new_carrier(testbed, rootdir, description, settings)
+        return self._carriers[carried]
 
 
 def _new_carrier(

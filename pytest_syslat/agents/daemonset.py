@@ -121,7 +121,7 @@ class DaemonSetCarrier:
             self._install_chart()
             return
         assert agent.manifests is not None
-        for body in load_manifests(agent.manifests, self._chart):
+        for body in load_manifests(agent.manifests, self._chart, self._rootdir):
             self._learn(body)
             self._outside.make(body)
 
@@ -261,11 +261,13 @@ class DaemonSetCarrier:
     def withdraw(self) -> None:
         """Delete the objects of its policy."""
         while self._policies:
-            body = self._policies.pop()
+            body = self._policies[-1]
             metadata = body["metadata"]
             found = self._api.find(body["kind"], metadata["name"], metadata.get("namespace"))
             if found is not None:
                 self._api.delete({**found, "kind": body["kind"]})
+            # Forgotten only now: where deleting fails, it is tried again.
+            self._policies.pop()
 
     def stop(self) -> None:
         """Have its pod taken off the node, and wait until it is gone."""

@@ -7,6 +7,7 @@ we made for it to see.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import time
 from collections.abc import Callable
@@ -92,11 +93,6 @@ class DescribedAgent:
     def prepare(self) -> None:
         """Install it unless it is there, and switch it off."""
         self._carrier.prepare()
-        if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
-            raise AgentError(
-                f"{self._arm}: {self._description.name} was installed by somebody else, with rules "
-                f"of its own: measure it as --agent={self._description.name}"
-            )
 
     # --- On --------------------------------------------------------------------------------------
 
@@ -106,8 +102,8 @@ class DescribedAgent:
         self._foreign = self._loaded()
         # Set first: an activation that fails halfway is undone by whoever began it.
         carrier.user = self._arm
-        carrier.start(file)
         try:
+            carrier.start(file)
             rising = self._description.ready.rising
             before = self._value_once_there(rising) if rising else 0.0
             self._await(self._not_ready, READY_LIMIT_S)
@@ -120,8 +116,17 @@ class DescribedAgent:
             self._version = self._evidence.version()
         except NodeLost:
             raise
-        except TestbedError as error:
+        except (AgentError, TestbedError) as error:
+            self._keep_what_came()
+            if isinstance(error, AgentError):
+                raise
             raise AgentError(f"{self._arm}: {error}") from error
+
+    def _keep_what_came(self) -> None:
+        """What a failed activation has loaded must be gone, too, before it counts as off."""
+        if self._foreign is not None and not self._programs:
+            with contextlib.suppress(AgentError, TestbedError):
+                self._programs = self._own_programs()
 
     def _not_ready(self) -> str | None:
         return self._carrier.problem() or self._evidence.not_ready()
@@ -150,7 +155,7 @@ class DescribedAgent:
         return None if value > before else f"{selector} does not rise, it is {value:g}"
 
     def _policy_problem(self) -> str | None:
-        if self._policy.file is None:
+        if self._policy.file is None or self._uses_a_strangers_policy:
             return None
         return self._evidence.policy_not_active(self._policy.file, self._policy_name)
 
@@ -299,14 +304,13 @@ class DescribedAgent:
             return self._remains()
         except NodeLost:
             raise
-        except TestbedError as error:
+        except (AgentError, TestbedError) as error:
             return str(error)
 
     def _remains(self) -> str | None:
         return self._carrier.remains() or self._still_loaded()
 
     def _still_loaded(self) -> str | None:
-        """Which of the programs that came with it are there; they are never loaded again as such."""
         if not self._programs:
             return None
         loaded = self._loaded()
@@ -348,7 +352,7 @@ class DescribedAgent:
                     "kind": each.kind,
                     "name": each.name,
                     "attached to": list(each.attached_to),
-                    "runs during canary calls": self._seen.get(each.id, 0),
+                    f"runs in {ROUNDS} canary calls": self._seen.get(each.id, 0),
                 }
                 for each in self._programs
             ],
@@ -372,7 +376,7 @@ class DescribedAgent:
                 carrier.user = None
         finally:
             carrier.remove()
-        # Processes may be there again: a stranger's agent is given back running.
+        # What somebody else has installed runs again by now, with programs of other numbers.
         self._await(self._still_loaded, UNLOAD_LIMIT_S)
 
     def version(self) -> str:

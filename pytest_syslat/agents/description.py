@@ -177,7 +177,10 @@ SECTIONS: dict[str, type[Any]] = {
 }
 NESTED: dict[str, type[Any]] = {"chart": Chart, "manifests": Manifests}
 PATTERNS = {("ready", "log"), ("policy_active", "log"), ("policy_active", "shows")}
-PATTERNS |= {("seen", "count"), ("drops", "log")}
+NUMBERS = {("seen", "count"), ("drops", "log")}
+"""Patterns whose one group finds a number."""
+METRICS = {("ready", "rising"), ("seen", "metrics"), ("drops", "metrics")}
+SELECTOR = re.compile(r'[A-Za-z_:][\w:]*(\{\w+="[^"]*"(,\w+="[^"]*")*\})?')
 
 
 def described_agents(rootdir: Path) -> dict[str, Path]:
@@ -227,8 +230,10 @@ def _made(kind: type[Made], table: Any, path: Path, section: str) -> Made:
             values[key] = _made(NESTED[key], value, path, f"{section}.{key}")
         else:
             values[key] = _value(value, hints[key], f"{place}: {key}")
-            if (section, key) in PATTERNS:
-                _check_pattern(values[key], f"{place}: {key}")
+            if (section, key) in PATTERNS | NUMBERS:
+                _check_pattern(values[key], f"{place}: {key}", numbers=(section, key) in NUMBERS)
+            if (section, key) in METRICS:
+                _check_selectors(values[key], f"{place}: {key}")
     return kind(**values)
 
 
@@ -245,14 +250,27 @@ def _value(value: Any, wanted: Any, place: str) -> Any:
     return tuple(value)
 
 
-def _check_pattern(value: str | tuple[str, ...], place: str) -> None:
+def _check_pattern(value: str | tuple[str, ...], place: str, *, numbers: bool) -> None:
     for pattern in (value,) if isinstance(value, str) else value:
         try:
-            re.compile(filled(pattern, name="x", file="x"))
+            groups = re.compile(filled(pattern, name="x", file="x")).groups
         except re.error as error:
             raise DescriptionError(
                 f"{place}: {pattern!r} is no regular expression: {error}"
             ) from None
+        if numbers and pattern and groups != 1:
+            raise DescriptionError(
+                f"{place}: {pattern!r} needs one group, such as ([0-9]+), that finds the number"
+            )
+
+
+def _check_selectors(value: str | tuple[str, ...], place: str) -> None:
+    for selector in (value,) if isinstance(value, str) else value:
+        if not SELECTOR.fullmatch(selector):
+            raise DescriptionError(
+                f"{place}: {selector!r} is no metric: such as drops_total or "
+                'drops_total{reason="full"} is needed'
+            )
 
 
 def _check(description: Description, path: Path) -> None:
@@ -265,10 +283,14 @@ def _check(description: Description, path: Path) -> None:
             text = getattr(cluster, key)
             if text and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", text):
                 raise DescriptionError(f"{path}, [kubernetes]: {key}: NAMESPACE/NAME is needed")
+        if cluster.policy_config_map and not cluster.policy:
+            raise DescriptionError(f"{path}, [kubernetes]: policy_config_map needs a policy")
         if cluster.chart and cluster.manifests:
             raise DescriptionError(f"{path}, [kubernetes]: either a chart or manifests, not both")
+        if cluster.manifests:
+            _check_manifests(cluster.manifests, path)
     if host is not None:
-        if bool(host.command) == bool(host.service):
+        if bool(host.command.strip()) == bool(host.service):
             raise DescriptionError(f"{path}, [host]: either a command or a service is needed")
         try:
             shlex.split(host.command)
@@ -287,6 +309,19 @@ def _check(description: Description, path: Path) -> None:
             raise DescriptionError(
                 f"{path}, [{section}]: a command and a pattern for what it prints belong together"
             )
+
+
+def _check_manifests(manifests: Manifests, path: Path) -> None:
+    place = f"{path}, [kubernetes.manifests]"
+    if manifests.sha256 and len(manifests.sha256) != len(manifests.files):
+        raise DescriptionError(
+            f"{place}: sha256: {len(manifests.sha256)} for {len(manifests.files)} files"
+        )
+    if "://" in manifests.source and not manifests.sha256:
+        raise DescriptionError(f"{place}: sha256: files from a URL need their checksums")
+    for image in manifests.images:
+        if not all(image.partition("=")):
+            raise DescriptionError(f"{place}: images: {image!r}: FROM=TO is needed")
 
 
 def filled(text: str, *, name: str, file: str) -> str:

@@ -147,8 +147,10 @@ def metric_sum(text: str, selector: str) -> float:
 
 
 def _samples(text: str) -> list[Sample]:
+    # Of what is declared a counter the library changes the name: it appends `_total`.
+    plain = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
     try:
-        families = list(text_string_to_metric_families(text))
+        families = list(text_string_to_metric_families(plain))
     except ValueError as error:
         raise TestbedError(f"its metrics cannot be read: {error}") from None
     return [sample for family in families for sample in family.samples]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,19 +20,22 @@ SCHEMES = ("https://", "http://")
 Object = dict[str, Any]
 
 
-def load_manifests(manifests: Manifests, chosen: str | None) -> list[Object]:
+def load_manifests(manifests: Manifests, chosen: str | None, rootdir: Path) -> list[Object]:
     """All objects of the files, in their order.
 
     Args:
         manifests: Which files there are, and the pinned checksums and images.
         chosen: A directory or URL of the user's own, whose files need no checksums.
+        rootdir: Below which other directories are.
 
     Raises:
         TestbedError: A file is missing, has another checksum, or is no YAML.
     """
     objects: list[Object] = []
+    source = chosen or manifests.source
+    base = source.rstrip("/") if source.startswith(SCHEMES) else str(rootdir / source)
     for index, name in enumerate(manifests.files):
-        data = _fetched(f"{(chosen or manifests.source).rstrip('/')}/{name}")
+        data = _fetched(f"{base}/{name}")
         if chosen is None and manifests.sha256:
             _check(name, data, manifests.sha256[index])
         try:
@@ -49,8 +53,11 @@ def _fetched(place: str) -> bytes:
             return Path(place).read_bytes()
         with urllib.request.urlopen(place, timeout=FETCH_LIMIT_S) as answer:  # noqa: S310
             return bytes(answer.read())
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        told = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        reason = " ".join(str(told).split())
         raise TestbedError(
             f"{place} cannot be read: {reason}; give a copy with --syslat-chart NAME=DIRECTORY"
         ) from None

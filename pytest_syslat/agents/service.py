@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_syslat.agents.protocol import AgentError, Processes
 from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.stopped_services import remember, restore
 
 SYSTEMCTL_LIMIT_S = 120.0
 ASK_LIMIT_S = 20.0
-SAVED_STATE = Path("/run/pytest-syslat-services.json")
-"""Units that ran before a run stopped them; outlives a killed run, until the next or a reboot."""
+UP = ("active", "activating", "reloading")
 
 
 class ServiceCarrier:
@@ -39,7 +38,7 @@ class ServiceCarrier:
             raise AgentError(f"{self.name}: systemctl was not found: this host has no systemd")
         if self._shown("LoadState") != "loaded":
             raise AgentError(f"{self.name}: systemd knows no unit {self._unit}: give its full name")
-        if self._shown("ActiveState") == "active":
+        if self._shown("ActiveState") in UP:
             remember(self._testbed, self._unit)
         self._prepared = True
         self.stop()
@@ -114,7 +113,10 @@ class ServiceCarrier:
         """Start it again if it ran before."""
         if self._prepared:
             self._prepared = False
-            restore(self._testbed, self._unit)
+            try:
+                restore(self._testbed, self._unit)
+            except TestbedError as error:
+                raise AgentError(f"{self.name}: {error}") from error
 
     def _control(self, verb: str) -> None:
         done = self._testbed.run(
@@ -131,34 +133,3 @@ class ServiceCarrier:
         if not done.ok:
             raise AgentError(f"{self.name}: {argv[0]}: {done.complaint}")
         return done.stdout
-
-
-def remember(testbed: Testbed, unit: str) -> None:
-    """Note that a unit ran before this run stopped it."""
-    units = sorted({*remembered(testbed), unit})
-    testbed.write(SAVED_STATE, json.dumps(units).encode(), role=Role.NODE)
-
-
-def remembered(testbed: Testbed) -> list[str]:
-    """The units that a run has stopped and that run again at its end."""
-    try:
-        units = json.loads(testbed.read(SAVED_STATE, role=Role.NODE))
-    except (TestbedError, ValueError):
-        return []
-    return [str(unit) for unit in units]
-
-
-def restore(testbed: Testbed, unit: str) -> bool:
-    """Start a unit that was remembered; whether it was. Raises AgentError."""
-    units = remembered(testbed)
-    if unit not in units:
-        return False
-    done = testbed.run(["systemctl", "start", unit], role=Role.NODE, timeout_s=SYSTEMCTL_LIMIT_S)
-    if not done.ok:
-        raise AgentError(f"unit {unit} ran before and cannot be started again: {done.complaint}")
-    units.remove(unit)
-    if units:
-        testbed.write(SAVED_STATE, json.dumps(units).encode(), role=Role.NODE)
-    else:
-        testbed.remove(SAVED_STATE, role=Role.NODE)
-    return True

@@ -21,7 +21,7 @@ from pytest_syslat.testbeds.protocol import TestbedError
 
 LIMIT_S = 180.0
 UNINSTALL_LIMIT_S = 60
-ABSENT = ("release: not found", "not found")
+ABSENT = "release: not found"
 LIBRARY = "helm_python"
 MISSING = (
     "Helm is needed to install a chart: install the program helm, or "

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from pytest_syslat.testbeds.kubeconfig import kubeconfig_paths
+
+FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+"""Keys whose values are relative to the kubeconfig that they stand in."""
 
 
 def perform(request: dict[str, Any]) -> None:
@@ -33,12 +37,28 @@ def perform(request: dict[str, Any]) -> None:
 
 def merged_kubeconfig() -> str:
     """The user's kubeconfig as one text: the library does not read several files."""
+    import yaml
     from kubernetes.config.kube_config import KubeConfigMerger
 
-    files = os.pathsep.join(map(str, kubeconfig_paths()))
-    merged = KubeConfigMerger(files).config
-    # Parts of it are objects of the library that hold a part of the file; JSON is YAML, too.
-    return json.dumps(merged.value, default=lambda node: node.value)
+    merged = KubeConfigMerger(os.pathsep.join(map(str, kubeconfig_paths()))).config.value
+    lists = {
+        kind: [_placed(each.value, Path(each.path).absolute().parent) for each in merged[kind]]
+        for kind in ("clusters", "contexts", "users")
+    }
+    return str(yaml.safe_dump({**merged, **lists}))
+
+
+def _placed(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """An entry whose files are found from anywhere: a text has no directory of its own."""
+    return {
+        key: {
+            name: str(directory / value) if name in FILES and value else value
+            for name, value in part.items()
+        }
+        if isinstance(part, dict)
+        else part
+        for key, part in entry.items()
+    }
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ from pytest_syslat.testbeds.protocol import (
     TimeLimit,
     WorkloadScope,
 )
+from pytest_syslat.testbeds.stopped_services import restore_all
 from pytest_syslat.tools import Tool, find_lmbench, find_tool, is_cached, library_path
 
 NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
@@ -167,6 +168,7 @@ class LocalTestbed:
         try:
             self._make_cgroup(run_id)
             self._make_network_namespace()
+            self.swept += restore_all(self)
         except BaseException:
             self.close()
             raise
