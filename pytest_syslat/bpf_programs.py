@@ -77,7 +77,7 @@ class BpfProgram:
     holders: tuple[tuple[int, str], ...]
     """Process ids on the node, with their names; empty for a pinned program."""
     runs: int | None
-    """None where the kernel kept no statistics since the program was loaded, or it never ran."""
+    """None if it has not run while the kernel kept statistics."""
     run_time_ns: int | None
 
 

@@ -77,11 +77,11 @@ class Calibration:
     def __init__(
         self,
         testbed: Testbed,
-        rootdir: Path,  # noqa: ARG002 - a factory gets it
+        _rootdir: Path,
         place: str = DEFAULT_PLACE,
         work: int = DEFAULT_WORK,
     ) -> None:
-        """Made like any agent; nothing is read from the rootdir."""
+        """Made like any agent, and with the place and the amount of the work."""
         self._testbed = testbed
         self._place = place
         self._work = work

@@ -93,6 +93,11 @@ class DescribedAgent:
     def prepare(self) -> None:
         """Install it unless it is there, and switch it off."""
         self._carrier.prepare()
+        if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
+            raise AgentError(
+                f"{self._arm}: {self._description.name} was installed by somebody else, with rules "
+                f"of its own: measure it as --agent={self._description.name}"
+            )
 
     # --- On --------------------------------------------------------------------------------------
 
@@ -346,13 +351,15 @@ class DescribedAgent:
             **self._carrier.facts(),
             "version": self._version or "not told",
             "policy": self._policy_words(),
-            "BPF programs": [
+            "BPF programs": "unknown: bpftool cannot tell"
+            if self._foreign is None
+            else [
                 {
                     "id": each.id,
                     "kind": each.kind,
                     "name": each.name,
                     "attached to": list(each.attached_to),
-                    f"runs in {ROUNDS} canary calls": self._seen.get(each.id, 0),
+                    "runs during canary calls": self._seen.get(each.id, 0),
                 }
                 for each in self._programs
             ],
