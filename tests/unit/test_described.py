@@ -123,7 +123,7 @@ def test_on_and_off(make: Make, carrier: FakeCarrier, node: Node) -> None:
             "kind": "tracepoint",
             "name": "p10",
             "attached to": [],
-            "runs in 20 canary calls": 20,
+            "runs during canary calls": 20,
         }
     ]
     assert mine.facts()["carried by"] == "a test"
