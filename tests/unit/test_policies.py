@@ -308,6 +308,8 @@ def test_tetragon_counts_drops_and_throttles_nothing() -> None:
 # --- auditd --------------------------------------------------------------------------------------
 
 
-def test_auditd_observes_the_same_three_calls() -> None:
+def test_auditd_observes_the_same_three_calls_of_the_workload() -> None:
     lines = [line for line in lines_of("policies/auditd/bench.rules") if is_code(line)]
-    assert lines == ["-a always,exit -F arch=b64 -S execve,openat,connect\n"]
+    assert lines == [
+        f"-a always,exit -F arch=b64 -F gid={WORKLOAD_GROUP} -S execve,openat,connect\n"
+    ]
