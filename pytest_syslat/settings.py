@@ -186,12 +186,16 @@ def _chart(text: str) -> ChartPlace:
     agent, equals, place = text.partition("=")
     if not (agent and equals and place):
         raise ValueError("NAME=PATH is needed, such as falco=./falco-9.1.0.tgz")
-    if "://" not in place:
-        # Programs that read it may run elsewhere.
-        place = str(Path(place).absolute())
-        if not Path(place).exists():
-            raise ValueError(f"there is no {place}")
     return ChartPlace(agent, place)
+
+
+def _found_chart(chart: ChartPlace, base: Path) -> ChartPlace:
+    """With an absolute path, since programs that read it may run elsewhere."""
+    if "://" in chart.place:
+        return chart
+    if not (base / chart.place).exists():
+        raise ValueError(f"there is no {base / chart.place}")
+    return ChartPlace(chart.agent, str(base / chart.place))
 
 
 SIGN = re.compile(r"(?:([A-Za-z0-9._:/+-]+)=)?(log|port|file):(.+)", re.DOTALL)
@@ -456,12 +460,10 @@ def read_settings(
         given = _given(config, option, environment)
         if not given.texts:
             continue
-        parsed = [_parsed(option, text, given.source) for text in given.texts]
-        if option.parse is _path:
-            # As for pytest: typed paths are from where one stands, configured ones from rootdir.
-            typed = given.source == option.flag
-            base = config.invocation_params.dir if typed else config.rootpath
-            parsed = [base / path for path in parsed]
+        # As for pytest: typed paths are from where one stands, configured ones from rootdir.
+        typed = given.source == option.flag
+        base = config.invocation_params.dir if typed else config.rootpath
+        parsed = [_parsed(option, text, given.source, base) for text in given.texts]
         if option.setting not in _WITHOUT_FIELD:
             values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
     if find_arms is not None:
@@ -487,9 +489,12 @@ def _given(config: pytest.Config, option: Option, environment: Mapping[str, str]
     return Given()
 
 
-def _parsed(option: Option, text: str, source: str) -> Any:
+def _parsed(option: Option, text: str, source: str, base: Path) -> Any:
     try:
-        return option.parse(text)
+        value = option.parse(text)
+        if isinstance(value, Path):
+            return base / value
+        return _found_chart(value, base) if isinstance(value, ChartPlace) else value
     except ValueError as error:
         also = "" if source == option.flag else f" ({option.flag})"
         raise pytest.UsageError(f"{source}{also}: {text!r} is not valid: {error}") from None

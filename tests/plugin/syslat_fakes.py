@@ -37,7 +37,7 @@ import pytest
 
 from pytest_syslat import arms, experiment, records, rig, sysinfo, tcp_server, tools, tracer, trial
 from pytest_syslat.agent_cost import AgentCost
-from pytest_syslat.agents import auditd
+from pytest_syslat.agents import catalogue
 from pytest_syslat.agents.protocol import Agent, KernelTime, Processes
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
@@ -298,7 +298,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(experiment, "collect_sysinfo", collect_facts)
     patch.setattr(experiment, "time", FakeWorkload.clock)
     patch.setattr(Bench, "measure", measure)
-    patch.setattr(auditd, "Auditd", FakeAuditd)
+    patch.setattr(catalogue, "Auditd", FakeAuditd)
     patch.setattr(arms, "READY_LIMIT_S", READY_LIMIT_S)
     patch.setattr(arms, "POLL_S", 0.01)
     if os.environ.get("SYSLAT_FAKES_LEAN"):
