@@ -35,5 +35,7 @@ def resource(relative: str, rootdir: Path) -> Path:
 
 def resource_directories(relative: str, rootdir: Path) -> list[Path]:
     """All directories of that name, the user's own first; what stands in them adds up."""
-    found = dict.fromkeys((root / relative).resolve() for root in _roots(rootdir))
+    mine, shipped, beside = ((root / relative).resolve() for root in _roots(rootdir))
+    # Beside an installed package stand other packages.
+    found = dict.fromkeys((mine, shipped if shipped.is_dir() else beside))
     return [path for path in found if path.is_dir()]

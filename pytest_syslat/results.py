@@ -123,7 +123,7 @@ class ResultDirectory:
     def log_path(self, label: str, syscall: str, trial: int, *, refused: bool = False) -> Path:
         """Name the file of what the tracer printed in a trial, or in its refused first attempt."""
         suffix = "_refused" if refused else ""
-        return self._file(label, f"{_file_name(syscall)}_trial{trial}{suffix}.log")
+        return self._file(label, f"{file_name(syscall)}_trial{trial}{suffix}.log")
 
     def validity_path(self, label: str) -> Path:
         """Name the file of the findings on trials."""
@@ -148,10 +148,10 @@ class ResultDirectory:
         return self.root / _RUN_FILE
 
     def _arm(self, label: str) -> Path:
-        return self.root / _file_name(label)
+        return self.root / file_name(label)
 
     def _file(self, label: str, rest: str) -> Path:
-        return self._arm(label) / f"{_file_name(label)}_{rest}"
+        return self._arm(label) / f"{file_name(label)}_{rest}"
 
 
 def is_complete_run(root: Path) -> bool:
@@ -258,7 +258,8 @@ def _temporary_beside(path: Path) -> Path:
     return path.with_name(f".{secrets.token_hex(8)}.tmp")
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
+    """A label as a part of names of files: other characters than `A-Za-z0-9._+-` become `_`."""
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", text)
     # '.' and '..' would be the directory itself and the one above it.
     return name if name.strip(".") else "_" * max(1, len(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from pytest_syslat.agents.description import (
 from pytest_syslat.agents.protocol import Agent, AgentError, AgentFactory
 from pytest_syslat.agents.service import ServiceCarrier
 from pytest_syslat.resources import resource
+from pytest_syslat.results import file_name
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.testbeds.protocol import Testbed
 from pytest_syslat.tools import find_tool
@@ -99,6 +100,7 @@ class Catalogue:
                         f"two arms would be called {label!r}: give one a name, such as mine={spec}"
                     )
                 found[label] = (spec, self._factory(label, spec, settings))
+        _check_labels(found, settings)
         return {label: factory for label, (_, factory) in found.items()}
 
     def _all(self, place: str) -> list[str]:
@@ -225,8 +227,33 @@ class Catalogue:
         # By what is carried and not by name: any arm may be called like an agent.
         carried = (description.kubernetes, description.host)
         if carried not in self._carriers:
+            for other, _ in self._carriers:
+                if (
+                    other
+                    and description.kubernetes
+                    and (other.daemonset == description.kubernetes.daemonset)
+                ):
+                    raise AgentError(
+                        f"{description.name}: the DaemonSet {other.daemonset} is that of another "
+                        "arm, too: leave one of them out"
+                    )
             self._carriers[carried] = _new_carrier(testbed, rootdir, description, settings)
         return self._carriers[carried]
+
+
+def _check_labels(labels: Iterable[str], settings: Settings) -> None:
+    """Raise UnknownAgent where names of arms would be mistaken for each other."""
+    by_file: dict[str, str] = {}
+    for label in (VANILLA, *labels):
+        other = by_file.setdefault(file_name(label), label)
+        if other != label:
+            raise UnknownAgent(
+                f"the files of {other!r} and {label!r} would have the same names: give one of them "
+                f"a name, such as mine={label}"
+            )
+    for sign in settings.ready:
+        if sign.arm is not None and sign.arm not in by_file.values():
+            raise UnknownAgent(f"--syslat-ready: no arm is called {sign.arm!r}")
 
 
 def _new_carrier(

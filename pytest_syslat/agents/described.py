@@ -92,6 +92,12 @@ class DescribedAgent:
 
     def prepare(self) -> None:
         """Install it unless it is there, and switch it off."""
+        host = self._description.host if self._testbed.cluster is None else None
+        if host and "{policy}" in host.command and self._policy.file is None:
+            raise AgentError(
+                f"{self._arm}: on a host {self._description.name} is started with a policy: "
+                f"measure it as --agent={self._description.name}, or with a file of your own"
+            )
         self._carrier.prepare()
         if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
             raise AgentError(
@@ -160,9 +166,14 @@ class DescribedAgent:
         return None if value > before else f"{selector} does not rise, it is {value:g}"
 
     def _policy_problem(self) -> str | None:
-        if self._policy.file is None or self._uses_a_strangers_policy:
+        if not self._has_own_policy:
             return None
+        assert self._policy.file is not None
         return self._evidence.policy_not_active(self._policy.file, self._policy_name)
+
+    @property
+    def _has_own_policy(self) -> bool:
+        return self._policy.file is not None and not self._uses_a_strangers_policy
 
     @property
     def _policy_name(self) -> str:
@@ -271,9 +282,15 @@ class DescribedAgent:
         return {each.id: each.runs or 0 for each in loaded if each.id in ours}
 
     def ready(self) -> str | None:
-        """Whether it still runs as it was switched on, with its policy and its programs."""
+        """Whether it still runs as it was switched on, with its policy and its programs.
+
+        Its log is not read again: what it said when it was switched on may have been rotated away.
+        """
         try:
-            problem = self._not_ready() or self._policy_problem()
+            problem = self._carrier.problem()
+            if problem is None and self._has_own_policy:
+                assert self._policy.file is not None
+                problem = self._evidence.policy_not_in_force(self._policy.file, self._policy_name)
             if problem or not self._programs:
                 return problem
             loaded = self._loaded()

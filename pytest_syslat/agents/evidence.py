@@ -61,11 +61,10 @@ class Evidence:
             policy: Its file.
             name: Of its object, or of the file where it is none.
         """
+        reason = self.policy_not_in_force(policy, name)
+        if reason:
+            return reason
         wanted = self._description.policy_active
-        if wanted.status:
-            status = self._carrier.policy_status()
-            if status != wanted.status:
-                return f"the status of policy {name} is {status or 'not told'}"
         if wanted.log:
             patterns = [
                 filled(each, name=re.escape(name), file=re.escape(policy.name))
@@ -74,6 +73,15 @@ class Evidence:
             missing = _missing(patterns, self._carrier.log())
             if missing:
                 return f"its log lacks {missing!r}"
+        return None
+
+    def policy_not_in_force(self, policy: Path, name: str) -> str | None:
+        """The same by what can be asked at any time: the object's status, and the agent's tool."""
+        wanted = self._description.policy_active
+        if wanted.status:
+            status = self._carrier.policy_status()
+            if status != wanted.status:
+                return f"the status of policy {name} is {status or 'not told'}"
         if wanted.command:
             shown = self._carrier.execute(wanted.command)
             pattern = filled(wanted.shows, name=re.escape(name), file=re.escape(policy.name))

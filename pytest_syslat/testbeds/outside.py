@@ -51,10 +51,13 @@ class Outside:
         self._api = api
         self._tags = tags
         self._owner = owner
+        self._written: list[Step] = []
 
     def of(self, owner: str) -> Outside:
         """The same journal, for the steps of one owner."""
-        return Outside(self._api, self._tags, owner)
+        journal = Outside(self._api, self._tags, owner)
+        journal._written = self._written
+        return journal
 
     def labels(self) -> dict[str, str]:
         """What marks an object as made by this run."""
@@ -95,7 +98,8 @@ class Outside:
         """All steps that have not been undone, in their order."""
         journal = self._api.find("ConfigMap", JOURNAL, NAMESPACE)
         if journal is None:
-            return []
+            # Somebody may have deleted the namespace: what this run has done is still to be undone.
+            return list(self._written)
         steps: list[Step] = json.loads((journal.get("data") or {}).get("steps", "[]"))
         return steps
 
@@ -188,6 +192,9 @@ class Outside:
         return [f"our condition in DaemonSet {step['namespace']}/{step['name']}"]
 
     def _write(self, steps: list[Step]) -> None:
+        self._written[:] = steps
+        if self._api.find("Namespace", NAMESPACE) is None:
+            return
         journal = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

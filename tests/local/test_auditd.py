@@ -178,7 +178,18 @@ def test_daemon_that_dies_refuses_the_trial(
     [
         (("-e", "0"), "audit is switched off"),
         (
-            ("-d", "always,exit", "-F", "arch=b64", "-F", QUIET_CONDITION, "-S", "execve,openat,connect", "-k", KEY),
+            (
+                "-d",
+                "always,exit",
+                "-F",
+                "arch=b64",
+                "-F",
+                QUIET_CONDITION,
+                "-S",
+                "execve,openat,connect",
+                "-k",
+                KEY,
+            ),
             "0 of 1 audit rules are loaded",
         ),
     ],

@@ -195,6 +195,13 @@ def test_all_with_one_of_them(rootdir: Path) -> None:
             ["falco", "falco=tetragon"],
             "two arms would be called 'falco': give one a name, such as mine=tetragon",
         ),
+        (
+            ["command:snoop", "command_snoop=command:snoop -x"],
+            (
+                "the files of 'command:snoop' and 'command_snoop' would have the same names: give "
+                "one of them a name, such as mine=command_snoop"
+            ),
+        ),
         (["vanilla=falco"], "'vanilla=falco': vanilla is the baseline: give another name"),
     ],
 )
@@ -315,6 +322,23 @@ def test_two_names_for_one_daemonset_share_it(rootdir: Path, made: list[Recorded
     for factory in find(rootdir, "a=daemonset:n/x", "b=daemonset:n/x").values():
         factory(cluster(rootdir), rootdir)
     assert len(made) == 1
+
+
+def test_one_daemonset_is_not_two_agents(rootdir: Path, made: list[Recorded]) -> None:
+    first, second = find(rootdir, "falco", "x=daemonset:falco/falco").values()
+    first(cluster(rootdir), rootdir)
+    with pytest.raises(AgentError) as caught:
+        second(cluster(rootdir), rootdir)
+    assert str(caught.value) == (
+        "x: the DaemonSet falco/falco is that of another arm, too: leave one of them out"
+    )
+
+
+def test_sign_for_an_arm_that_is_not_there(rootdir: Path) -> None:
+    settings = Settings(ready=(ReadySign("snop", "log", "^PID"),))
+    with pytest.raises(UnknownAgent) as caught:
+        find(rootdir, "snoop=command:snoop", settings=settings)
+    assert str(caught.value) == "--syslat-ready: no arm is called 'snop'"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,18 @@ def test_policy_is_given_and_named_by_its_object(
     assert carrier.events == ["start bench.yaml", "apply bench.yaml"]
     assert mine.facts()["policy"] == str(bench.file)
     carrier.printed = ""
-    assert mine.ready() == "its log lacks 'the\\\\-policy from bench\\\\.yaml is active'"
+    assert mine.ready() is None, "a log may have been rotated away"
+
+
+def test_the_log_must_name_the_policy_s_object_and_file(
+    make: Make, carrier: FakeCarrier, bench: Policy
+) -> None:
+    carrier.printed = "another-policy from bench.yaml is active"
+    active = PolicyActive(log=("{name} from {file} is active",))
+    mine = make(Description("mine", policy_active=active), policy=bench)
+    assert refused(mine) == (
+        "mine: not within 0.05 s: its log lacks 'the\\\\-policy from bench\\\\.yaml is active'"
+    )
 
 
 def refused(mine: DescribedAgent) -> str:

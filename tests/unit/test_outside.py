@@ -411,6 +411,17 @@ def test_owners_are_apart(cluster: Cluster) -> None:
     assert somebody(cluster).undo() == ["ConfigMap n/b"]
 
 
+def test_run_remembers_what_somebody_has_deleted_the_list_of(cluster: Cluster) -> None:
+    journal = Outside(api(cluster), lambda: RunTags("m", "20261123T120000Z"))
+    journal.of("falco").make(body("rules"))
+    journal_map = cluster.get("ConfigMap", "outside", "bench-syscall")
+    cluster.delete({**journal_map, "kind": "ConfigMap"})
+    cluster.delete({**cluster.get("Namespace", "bench-syscall"), "kind": "Namespace"})
+    assert journal.undo() == ["ConfigMap n/rules"]
+    assert not cluster.has("ConfigMap", "rules", "n")
+    assert journal.steps() == []
+
+
 def test_nothing_was_noted(cluster: Cluster) -> None:
     assert somebody(cluster).steps() == []
     assert somebody(cluster).undo() == []
