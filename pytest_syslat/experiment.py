@@ -286,7 +286,9 @@ class Experiment:
         switched = self._arms.activate(arm)
         self.switching_s += time.monotonic() - begin_s
         if arm not in self._warmed and self.record is not None:
-            self.record.agent_is_on(arm, self._arms.agent(arm).facts())
+            facts = self._arms.agent(arm).facts()
+            self.record.agent_is_on(arm, facts)
+            self.warnings += [f"{arm}: {doubt}" for doubt in facts.get("doubts", ())]
         if arm not in self._warmed:
             self._warmed.add(arm)
             self._warm_up(self.settings.warmup_s, step)

@@ -240,8 +240,7 @@ class DescribedAgent:
 
     def _prove_it_sees(self) -> None:
         """Make calls that it must see: by its own counters, and by the runs of its programs."""
-        asks_itself = self._policy.level is Level.BENCH and not self._uses_a_strangers_policy
-        counters = self._evidence.seen(self._policy_name) if asks_itself else {}
+        counters = self._evidence.seen(self._policy_name) if self._asks_itself else {}
         if not counters and not self._programs:
             # Nothing that could be asked: it says so in the facts.
             return
@@ -380,10 +379,36 @@ class DescribedAgent:
                 }
                 for each in self._programs
             ],
-            "seen by itself": bool(self._description.seen.metrics or self._description.seen.command)
-            and self._policy.level is Level.BENCH
-            and not self._uses_a_strangers_policy,
+            "seen by itself": self._asks_itself,
+            "doubts": self._doubts(),
         }
+
+    @property
+    def _asks_itself(self) -> bool:
+        """Whether counters of its own have shown that it sees the workload, by our rules."""
+        seen = self._description.seen
+        ours = self._policy.level is Level.BENCH and not self._uses_a_strangers_policy
+        return ours and bool(seen.metrics or seen.command)
+
+    def _doubts(self) -> list[str]:
+        """What could not be proven, a sentence each."""
+        doubts = []
+        if self._foreign is None:
+            doubts.append(
+                "bpftool cannot list BPF programs: that none of its own is left when it is off is "
+                "not proven"
+            )
+        elif not self._programs and not self._asks_itself:
+            doubts.append(
+                "it has no BPF program and no counter that could be asked: that it sees the "
+                "workload's calls is not proven"
+            )
+        elif self._has_own_policy and not self._asks_itself:
+            doubts.append(
+                "its programs run for the workload's calls, and no counter of its own could be "
+                "asked: that its policy matches them is not proven"
+            )
+        return doubts
 
     def _policy_words(self) -> str:
         if self._uses_a_strangers_policy:

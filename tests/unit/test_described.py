@@ -136,6 +136,27 @@ def test_on_and_off(make: Make, carrier: FakeCarrier, node: Node) -> None:
     assert node.statistics == "0", "the kernel is left as it was"
 
 
+def doubts(mine: DescribedAgent) -> list[str]:
+    mine.activate()
+    found: list[str] = mine.facts()["doubts"]
+    return [each.partition(":")[0] for each in found]
+
+
+def test_programs_that_run_leave_no_doubt_without_a_policy(make: Make) -> None:
+    assert doubts(make()) == []
+
+
+def test_policy_that_no_counter_speaks_for_is_doubted(make: Make, bench: Policy) -> None:
+    assert doubts(make(policy=bench)) == [
+        "its programs run for the workload's calls, and no counter of its own could be asked"
+    ]
+
+
+def test_agent_that_nothing_speaks_for_is_doubted(make: Make, carrier: FakeCarrier) -> None:
+    carrier.on_start = lambda: None
+    assert doubts(make()) == ["it has no BPF program and no counter that could be asked"]
+
+
 def test_policy_is_given_and_named_by_its_object(
     make: Make, carrier: FakeCarrier, bench: Policy
 ) -> None:
