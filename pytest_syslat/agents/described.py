@@ -150,7 +150,8 @@ class DescribedAgent:
         return None if value > before else f"{selector} does not rise, it is {value:g}"
 
     def _policy_problem(self) -> str | None:
-        if self._policy.file is None:
+        # The rules of somebody else's installation stay: ours are not there to be looked for.
+        if self._policy.file is None or self._uses_a_strangers_policy:
             return None
         return self._evidence.policy_not_active(self._policy.file, self._policy_name)
 
