@@ -19,7 +19,7 @@ from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms, Switch
 from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, Severity, invalid
+from pytest_syslat.findings import Finding, Severity, invalid, undecided
 from pytest_syslat.gate import Cell, CellData, CellResult, judge
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
@@ -34,6 +34,10 @@ from pytest_syslat.trial import Bench, Trial
 from pytest_syslat.workload import WorkloadError
 
 LATER_WARMUP_SHARE = 0.1
+UNPROVEN = (
+    "nothing shows that the agent works, or that it had begun: it has no BPF program, no counter "
+    "and no sign of readiness (--syslat-ready)"
+)
 
 
 class Progress(Protocol):
@@ -85,6 +89,7 @@ class Experiment:
         self._audit_is_open = False
         self._bench: Bench | None = None
         self._warmed: set[str] = set()
+        self._unproven: set[str] = set()
         self._repeated_blocks: set[int] = set()
         self._results: dict[Cell, CellResult] | None = None
 
@@ -273,6 +278,8 @@ class Experiment:
             not_idle = self._arms.not_idle()
             if not_idle:
                 trial = trial.with_finding(invalid("other-arm-active", not_idle))
+            if key.arm in self._unproven:
+                trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
         return self._finished(trial, attempt, number, total)
 
     def _finished(self, trial: Trial, attempt: int, number: int, total: int) -> Trial:
@@ -289,6 +296,8 @@ class Experiment:
             facts = self._arms.agent(arm).facts()
             self.record.agent_is_on(arm, facts)
             self.warnings += [f"{arm}: {doubt}" for doubt in facts.get("doubts", ())]
+            if facts.get("unproven"):
+                self._unproven.add(arm)
         if arm not in self._warmed:
             self._warmed.add(arm)
             self._warm_up(self.settings.warmup_s, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -256,8 +257,11 @@ class _TrialRun:
         self._progress("warm-up")
         bench.workload.run(self._syscall)
         self._start_sampler()
+        drops_before = self._agent.drops()
         self._progress("untraced")
+        untraced_begin_s = time.monotonic()
         self._run_untraced()
+        untraced_s = time.monotonic() - untraced_begin_s
         self._progress("attaching")
         self._check_place()
         self._tracing = bench.tracer.attach(self._syscall)
@@ -299,6 +303,11 @@ class _TrialRun:
             # As late as possible: an agent notices its last drops with a delay.
             drops_after = self._agent.drops()
             self.findings += check_drops(drops, drops_after, self.trace.total, self._key.arm)
+            figures = [run.us_per_op for run in self.runs_untraced if run.us_per_op]
+            if figures:
+                # Not counted: as many as fit, so a share of drops is rather told too small.
+                calls = round(untraced_s * 1e6 / statistics.median(figures))
+                self.findings += check_drops(drops_before, drops, calls, self._key.arm, "untraced")
         kernel_runs, kernel_time_ns = kernel_use(kernel_time, kernel_time_after)
         self.cost = AgentCost(
             calls_per_s=self.trace.total / self._traced_s if self._traced_s else None,

@@ -189,7 +189,9 @@ def check_throttling(before: int | None, after: int | None) -> list[Finding]:
     return []
 
 
-def check_drops(before: int | None, after: int | None, calls: int, agent: str) -> list[Finding]:
+def check_drops(
+    before: int | None, after: int | None, calls: int, agent: str, kind: str = "traced"
+) -> list[Finding]:
     """Whether the agent saw what it is measured on: dropping is cheap and looks fast."""
     if before is None or after is None:
         return []
@@ -200,14 +202,14 @@ def check_drops(before: int | None, after: int | None, calls: int, agent: str) -
         return [
             undecided(
                 "agent-dropped",
-                f"{agent} dropped {dropped:,} events during {calls:,} traced calls "
+                f"{agent} dropped {dropped:,} events during {calls:,} {kind} calls "
                 f"({_share(dropped, calls)}), more than {DROPPED_SHARE_LIMIT:.1%}: "
                 "with drops it looks faster than it is",
             )
         ]
     if not dropped:
         return []
-    told = f"{agent} dropped {dropped:,} events during {calls:,} traced calls"
+    told = f"{agent} dropped {dropped:,} events during {calls:,} {kind} calls"
     return [note("agent-dropped", f"{told} ({_share(dropped, calls)})")]
 
 

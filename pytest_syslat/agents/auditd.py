@@ -53,48 +53,42 @@ overflow_action = IGNORE
 """
 
 
-class Auditd:
-    """auditd with rules for the measured syscalls."""
+class AuditDaemon:
+    """The host's audit and its daemon; all arms of auditd share them."""
 
-    def __init__(self, testbed: Testbed, rootdir: Path, rules: Path | None = BENCH_RULES) -> None:
-        """Nothing is asked yet.
-
-        Args:
-            testbed: The host.
-            rootdir: Whose copy of the rules wins over the shipped one.
-            rules: The policy; None: audit is on, without a rule of ours.
-        """
+    def __init__(self, testbed: Testbed) -> None:
+        """Nothing is asked yet."""
         self._testbed = testbed
-        self._policy = resource(str(rules), rootdir) if rules else None
         self._directory = testbed.workdir / "auditd"
-        self._audit = KernelAudit(testbed)
-        self._daemon: Process | None = None
+        self.audit = KernelAudit(testbed)
+        self.user: object = None
+        """The arm that has its rules loaded."""
+        self._process: Process | None = None
         self._prepared = False
 
     def prepare(self) -> None:
         """Start the daemon unless there is one, with audit still kept off the workload."""
-        if self._testbed.name != "local":
-            raise AgentError("auditd is measured on a host only: add --syslat-testbed=local")
-        status = self._audit.status()
+        if self._prepared:
+            return
+        status = self.audit.status()
         if status["enabled"] == LOCKED:
             raise AgentError("auditd: the audit rules are locked until the next reboot")
-        for rule in self._audit.rules():
+        for rule in self.audit.rules():
             if rule.startswith(("-a never,task", "-a task,never")) and not is_quiet_rule(rule):
                 raise AgentError(
                     f"auditd: the host's own rule '{rule}' switches audit off for tasks: "
                     f"remove it (auditctl -d{rule.removeprefix('-a')}) and run again"
                 )
-        self._policy_lines()
-        self._audit.save_host()
+        self.audit.save_host()
         self._prepared = True
-        self._audit.quieten()
+        self.audit.quieten()
         if status["pid"] == 0:
-            self._start_daemon()
-        self._audit.control("-e", "1")
+            self._start()
+        self.audit.control("-e", "1")
         if status["backlog_limit"] < BACKLOG_LIMIT:
-            self._audit.control("-b", str(BACKLOG_LIMIT))
+            self.audit.control("-b", str(BACKLOG_LIMIT))
 
-    def _start_daemon(self) -> None:
+    def _start(self) -> None:
         program = self._testbed.find_tool("auditd")
         if program is None:
             raise AgentError("auditd was not found: run 'make provision' (tools/provision.sh)")
@@ -106,7 +100,7 @@ class Auditd:
         self._testbed.write(self._directory / "plugins.d" / ".keep", b"", role=Role.NODE)
         self._check_space()
         stderr = self._directory / "stderr"
-        self._daemon = self._testbed.start(
+        self._process = self._testbed.start(
             [program.path, "-n", "-c", str(self._directory)],
             role=Role.NODE,
             stdout=self._directory / "stdout",
@@ -114,8 +108,8 @@ class Auditd:
             env=program.env,
         )
         deadline = time.monotonic() + START_LIMIT_S
-        while self._audit.status()["pid"] == 0:
-            if self._daemon.poll() is not None or time.monotonic() > deadline:
+        while self.audit.status()["pid"] == 0:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._testbed.read(stderr, role=Role.NODE).decode(errors="replace")
                 told = said.strip().splitlines()
                 raise AgentError(f"auditd did not start: {told[-1] if told else 'no reason given'}")
@@ -132,16 +126,71 @@ class Auditd:
                 f"{NEEDED_SPACE_MB} MB: set TMPDIR to a place with more"
             )
 
+    def problem(self) -> str | None:
+        """Whether the daemon that we have started has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            return "auditd has ended"
+        return None
+
+    def remove(self) -> None:
+        """Delete our rules, end our daemon, and put back the host's switch and backlog."""
+        if not self._prepared:
+            return
+        self.user = None
+        try:
+            self.audit.quieten()
+        finally:
+            if self._process is not None:
+                daemon, self._process = self._process, None
+                daemon.signal(signal.SIGTERM)
+                daemon.wait(STOP_LIMIT_S)
+                daemon.end()
+            self._prepared = False
+            self.audit.restore_host()
+
+
+class Auditd:
+    """auditd with rules for the measured syscalls."""
+
+    def __init__(
+        self,
+        testbed: Testbed,
+        rootdir: Path,
+        rules: Path | None = BENCH_RULES,
+        daemon: AuditDaemon | None = None,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            testbed: The host.
+            rootdir: Whose copy of the rules wins over the shipped one.
+            rules: The policy; None: audit is on, without a rule of ours.
+            daemon: Shared with other arms of auditd; None: its own.
+        """
+        self._testbed = testbed
+        self._policy = resource(str(rules), rootdir) if rules else None
+        self._daemon = daemon or AuditDaemon(testbed)
+        self._audit = self._daemon.audit
+
+    def prepare(self) -> None:
+        """Start the daemon unless there is one, with audit still kept off the workload."""
+        if self._testbed.name != "local":
+            raise AgentError("auditd is measured on a host only: add --syslat-testbed=local")
+        self._policy_lines()
+        self._daemon.prepare()
+
     def activate(self) -> None:
         """Swap the rule that keeps audit off the workload for the rules of the policy."""
+        self._daemon.user = self
         self._audit.admit()
         for line in self._policy_lines():
             self._audit.control(*shlex.split(line), "-k", KEY)
 
     def ready(self) -> str | None:
         """Whether daemon, switch and rules are in place."""
-        if self._daemon is not None and self._daemon.poll() is not None:
-            return "auditd has ended"
+        problem = self._daemon.problem()
+        if problem:
+            return problem
         try:
             status = self._audit.status()
             loaded = len(self._audit.keyed_rules())
@@ -158,7 +207,9 @@ class Auditd:
         return None if loaded == wanted else f"{loaded} of {wanted} audit rules are loaded"
 
     def idle(self) -> str | None:
-        """Whether audit is kept off the workload."""
+        """Whether audit is kept off the workload; always so while another arm has its rules."""
+        if self._daemon.user not in (None, self):
+            return None
         try:
             if self._audit.keyed_rules():
                 return "auditd's rules are loaded"
@@ -189,21 +240,11 @@ class Auditd:
         deadline = time.monotonic() + DRAIN_LIMIT_S
         while self._audit.status()["backlog"] and time.monotonic() < deadline:
             time.sleep(POLL_S)
+        self._daemon.user = None
 
     def remove(self) -> None:
-        """Delete our rules, end our daemon, and put back the host's switch and backlog."""
-        if not self._prepared:
-            return
-        try:
-            self._audit.quieten()
-        finally:
-            if self._daemon is not None:
-                daemon, self._daemon = self._daemon, None
-                daemon.signal(signal.SIGTERM)
-                daemon.wait(STOP_LIMIT_S)
-                daemon.end()
-            self._prepared = False
-            self._audit.restore_host()
+        """Put the host's audit back, for all arms."""
+        self._daemon.remove()
 
     def version(self) -> str:
         """The version that auditctl tells."""

@@ -6,7 +6,7 @@ works is asked by what its description says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +20,12 @@ class Carrier(Protocol):
     user: str | None
     """The arm that has it switched on."""
 
-    def prepare(self) -> None:
-        """Install it, if need be, and leave it off; done once. Raises AgentError."""
+    def prepare(self, running: Callable[[], None]) -> None:
+        """Install it, if need be, and leave it off; done once. Raises AgentError.
+
+        Args:
+            running: Called while it runs for the first time, before it is stopped, if it does.
+        """
 
     def start(self, policy: Path | None) -> None:
         """Start it, with a policy that it reads when it starts; raises AgentError."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pytest_syslat.agents.auditd import BENCH_RULES, Auditd
+from pytest_syslat.agents.auditd import BENCH_RULES, Auditd, AuditDaemon
 from pytest_syslat.agents.calibration import NAME as CALIBRATION
 from pytest_syslat.agents.calibration import Calibration, parse_calibration
 from pytest_syslat.agents.carrier import Carrier
@@ -58,6 +58,7 @@ class Catalogue:
         self._directory = directory
         self._hooked = dict(hooked)
         self._described = described_agents(rootdir)
+        self._audit_daemon: AuditDaemon | None = None
         self._carriers: dict[tuple[OnKubernetes | None, OnHost | None], Carrier] = {}
 
     @property
@@ -146,7 +147,7 @@ class Catalogue:
         name, plus, level = spec.partition("+")
         if name == AUDITD:
             chosen = self._chosen(spec, name, level) if plus else self._shipped(str(BENCH_RULES))
-            return partial(Auditd, rules=chosen.file)
+            return partial(self._auditd, chosen.file)
         if name not in self._described:
             raise UnknownAgent(
                 f"unknown agent {spec!r}: allowed is {', '.join(self.names)}, {FORMS}, or {ALL}"
@@ -154,6 +155,10 @@ class Catalogue:
         description = read_description(self._described[name])
         policy = self._chosen(spec, name, level) if plus else None
         return partial(self._described_agent, description, label, policy, settings)
+
+    def _auditd(self, rules: Path | None, testbed: Testbed, rootdir: Path) -> Agent:
+        self._audit_daemon = self._audit_daemon or AuditDaemon(testbed)
+        return Auditd(testbed, rootdir, rules, self._audit_daemon)
 
     def _described_agent(
         self,

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ ONLINE = Path("/sys/devices/system/cpu/online")
 # pace would hold it up. So the beginning is kept and the rest is thrown away.
 KEEP_BEGINNING = """
 pid_file=$1; log=$2; bytes=$3; cores=$4; shift 4
-sh -c 'echo $$ >"$0"; exec "$@"' "$pid_file" taskset --cpu-list "$cores" "$@" 2>&1 |
+sh -c 'echo $$ >"$0"; exec setpriv --pdeathsig KILL "$@"' "$pid_file" taskset --cpu-list "$cores" "$@" 2>&1 |
     { head -c "$bytes" >"$log"; exec cat >/dev/null; }
 """
 
@@ -49,7 +49,7 @@ class CommandCarrier:
         self._process: Process | None = None
         self._pid: int | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, running: Callable[[], None]) -> None:  # noqa: ARG002
         """Look whether the program is there; nothing is installed."""
         program = shlex.split(self._command)[0]
         if self._testbed.find_tool(program) is None:
@@ -113,6 +113,8 @@ class CommandCarrier:
             if not text:
                 return "it has not begun"
             self._pid = int(text)
+        if self._testbed.state(Path(f"/proc/{self._pid}"), role=Role.NODE) is None:
+            raise AgentError(f"{self.name} has ended, and what it has started runs on")
         return None
 
     def stop(self) -> None:

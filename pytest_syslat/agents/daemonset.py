@@ -15,7 +15,12 @@ from pytest_syslat.agents.protocol import AgentError, Processes
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds import helm
 from pytest_syslat.testbeds.cluster_api import NotFound
-from pytest_syslat.testbeds.cluster_objects import is_ready, pending_reason, pod_problem
+from pytest_syslat.testbeds.cluster_objects import (
+    daemonset_is_ready,
+    is_ready,
+    pending_reason,
+    pod_problem,
+)
 from pytest_syslat.testbeds.node_switch import affinity_patch, switch_label, with_switch
 from pytest_syslat.testbeds.outside import ClusterAccess, is_ours
 from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError
@@ -73,11 +78,11 @@ class DaemonSetCarrier:
         self._selector = ""
         self._policies: list[Object] = []
         self._new_paths: list[str] = []
-        self._started_s = 0.0
+        self._definitions: list[str] = []
 
     # --- Installing ------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, running: Callable[[], None]) -> None:
         """Install it unless it is there, wait until its pod runs here, and switch it off."""
         if self._prepared:
             return
@@ -85,18 +90,39 @@ class DaemonSetCarrier:
         try:
             found = self._api.find("DaemonSet", self.daemonset, self.namespace)
             self.is_foreign = found is not None
+            # Undone last: an agent that is removed is not started once more before.
+            self._outside.note({"do": "unlabel", "node": self._cluster.node, "label": self._label})
             if found is None:
+                self._refuse_twin()
                 self._install()
+            elif not daemonset_is_ready(found):
+                raise AgentError(
+                    f"{self.name}: the pods of DaemonSet {self._agent.daemonset} are not all ready "
+                    "and up to date: wait until they are"
+                )
             self._await(
                 lambda: None if self._found() else f"there is no DaemonSet {self._agent.daemonset}",
                 DEFINITION_LIMIT_S,
             )
             self._remember()
             self._await(self._not_running, INSTALL_LIMIT_S)
+            self._note_uids()
+            self._pod = self._ready_pod()
+            running()
             self._add_switch()
             self.stop()
         except TestbedError as error:
             raise AgentError(f"{self.name}: {error}") from error
+
+    def _refuse_twin(self) -> None:
+        """Two of a kind on one node share what they pin and where they listen."""
+        for other in self._api.list("DaemonSet"):
+            if other["metadata"]["name"] == self.daemonset:
+                place = f"{other['metadata']['namespace']}/{self.daemonset}"
+                raise AgentError(
+                    f"{self.name}: there is a DaemonSet {place}: measure that one, as "
+                    f"--agent=daemonset:{place}"
+                )
 
     def _found(self) -> Object | None:
         return self._api.find("DaemonSet", self.daemonset, self.namespace)
@@ -130,15 +156,28 @@ class DaemonSetCarrier:
         api_version, kind = "apiextensions.k8s.io/v1", "CustomResourceDefinition"
         self._api.learn(api_version, kind)
         if self._api.find(kind, definition) is None:
-            self._outside.note(
-                {
-                    "do": "delete",
-                    "api_version": api_version,
-                    "kind": kind,
-                    "name": definition,
-                    "made_by": "agent",
-                }
-            )
+            self._definitions.append(definition)
+            self._outside.note(self._definition_step(definition))
+
+    def _definition_step(self, definition: str, uid: str = "") -> dict[str, str]:
+        return {
+            "do": "delete",
+            "api_version": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "name": definition,
+            "made_by": "agent",
+            "uid": uid,
+        }
+
+    def _note_uids(self) -> None:
+        """Note which definitions its operator has made: one that comes later is somebody else's."""
+        for definition in self._definitions:
+            found = self._api.find("CustomResourceDefinition", definition)
+            if found is not None:
+                self._outside.replace(
+                    self._definition_step(definition),
+                    self._definition_step(definition, found["metadata"]["uid"]),
+                )
 
     def _make_namespace(self) -> None:
         found = self._api.find("Namespace", self.namespace)
@@ -164,12 +203,18 @@ class DaemonSetCarrier:
             # Mounted whether or not an arm has rules; an arm replaces what is in it.
             policy = resource(self._agent.policy, self._rootdir)
             values["customRules"] = {policy.name: policy.read_text()}
+        if helm.releases(self._api, chart.release, self.namespace):
+            raise AgentError(
+                f"{self.name}: there is a Helm release {self.namespace}/{chart.release}, without a "
+                f"DaemonSet {self._agent.daemonset}: measure its DaemonSet by name"
+            )
         self._outside.note(
             {"do": "uninstall", "release": chart.release, "namespace": self.namespace}
         )
         helm.install(
             self._api.context,
             helm.ChartRequest(
+                labels=self._outside.labels(),
                 release=chart.release,
                 namespace=self.namespace,
                 chart=self._chart or chart.name,
@@ -197,13 +242,13 @@ class DaemonSetCarrier:
         place = {"namespace": self.namespace, "name": self.daemonset, "label": self._label}
         if self.is_foreign:
             self._outside.note({"do": "free", **place})
-        self._outside.note({"do": "unlabel", "node": self._cluster.node, "label": self._label})
         self._switch(off=True)
         before = found["spec"]["template"]["spec"].get("affinity")
         change = affinity_patch(with_switch(before, self._label))
         self._api.patch("DaemonSet", self.daemonset, self.namespace, change)
 
     def _switch(self, *, off: bool) -> None:
+        self._outside.check()
         change = {"metadata": {"labels": {self._label: "true" if off else None}}}
         self._api.patch("Node", self._cluster.node, None, change)
 
@@ -215,7 +260,6 @@ class DaemonSetCarrier:
             if self._agent.policy_config_map:
                 self._write_config_map(policy)
             self._pod = None
-            self._started_s = time.monotonic()
             self._switch(off=False)
             self._await(self._not_running, START_LIMIT_S)
             self._pod = self._ready_pod()
@@ -244,8 +288,8 @@ class DaemonSetCarrier:
                 self._learn(body)
                 if self._api.is_namespaced(body["kind"]):
                     body["metadata"].setdefault("namespace", "bench-syscall")
-                self._policies.append(body)
                 self._outside.make(body)
+                self._policies.append(body)
         except (TestbedError, yaml.YAMLError, KeyError, TypeError) as error:
             raise AgentError(f"{self.name}: the policy {policy}: {error}") from error
 
@@ -264,7 +308,7 @@ class DaemonSetCarrier:
             body = self._policies[-1]
             metadata = body["metadata"]
             found = self._api.find(body["kind"], metadata["name"], metadata.get("namespace"))
-            if found is not None:
+            if found is not None and is_ours(found):
                 self._api.delete({**found, "kind": body["kind"]})
             # Forgotten only now: where deleting fails, it is tried again.
             self._policies.pop()
@@ -275,7 +319,8 @@ class DaemonSetCarrier:
             self._switch(off=True)
             self._pod = None
             self._await(self.remains, STOP_LIMIT_S)
-            self._remove_from_node(self._agent.pins)
+            if not self.is_foreign:
+                self._remove_from_node(self._agent.pins)
         except TestbedError as error:
             raise AgentError(f"{self.name}: {error}") from error
 
@@ -300,7 +345,7 @@ class DaemonSetCarrier:
         return [
             pod
             for pod in self._api.list("Pod", self.namespace, self._selector)
-            if pod["spec"].get("nodeName") in (None, self._cluster.node)
+            if self._cluster.node == (pod["spec"].get("nodeName") or _meant_node(pod))
             and any(
                 owner["kind"] == "DaemonSet" and owner["name"] == self.daemonset
                 for owner in pod["metadata"].get("ownerReferences") or []
@@ -410,15 +455,32 @@ class DaemonSetCarrier:
             raise AgentError(str(error)) from error
 
     def _is_on_node(self, path: str) -> bool:
-        return self._testbed.state(Path(f"{ON_NODE}{path}"), role=Role.NODE) is not None
+        return self._on_node(["test", "-e", path]).ok
 
     def _remove_from_node(self, paths: Sequence[str]) -> None:
-        if paths:
-            self._testbed.run(
-                ["rm", "-rf", "--one-file-system", *(f"{ON_NODE}{path}" for path in paths)],
-                role=Role.NODE,
-                timeout_s=ASK_LIMIT_S,
+        if not paths:
+            return
+        done = self._on_node(["rm", "-rf", "--one-file-system", "--", *paths])
+        if not done.ok:
+            raise TestbedError(
+                f"{', '.join(paths)} could not be removed from node {self._cluster.node}: "
+                f"{done.complaint}"
             )
+
+    def _on_node(self, argv: Sequence[str]) -> Completed:
+        """Run a program among the node's own files: links there lead to where they lead there."""
+        return self._testbed.run(["chroot", ON_NODE, *argv], role=Role.NODE, timeout_s=ASK_LIMIT_S)
+
+
+def _meant_node(pod: Object) -> str | None:
+    """The node for which a DaemonSet's pod was made, also before it is bound there."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or []:
+        for field in term.get("matchFields") or []:
+            if field.get("key") == "metadata.name" and field.get("operator") == "In":
+                return str(field["values"][0])
+    return None
 
 
 def _restarts(pod: Object) -> int:

@@ -33,8 +33,9 @@ UNLOAD_LIMIT_S = 30.0
 SETTLE_S = 1.0
 """Programs that are loaded one after the other come within so long of each other."""
 POLL_S = 0.2
-RUNTIME_KINDS = ("cgroup_device", "cgroup_skb", "cgroup_sysctl", "cgroup_sock_addr")
-"""Container runtimes and systemd make them: the agent's own only if it holds them."""
+RUNTIME_KINDS = ("cgroup_", "sched_cls", "sched_act", "xdp", "flow_dissector", "sk_")
+"""Beginnings of kinds that container runtimes, networks and systemd load, too: the agent's own only
+if it holds them."""
 
 
 class Level(enum.Enum):
@@ -98,11 +99,26 @@ class DescribedAgent:
                 f"{self._arm}: on a host {self._description.name} is started with a policy: "
                 f"measure it as --agent={self._description.name}, or with a file of your own"
             )
-        self._carrier.prepare()
+        before = self._loaded()
+        self._carrier.prepare(lambda: self._look_at_first(before))
+        self._await(self._still_loaded, UNLOAD_LIMIT_S)
+        self._programs = ()
         if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
             raise AgentError(
                 f"{self._arm}: {self._description.name} was installed by somebody else, with rules "
                 f"of its own: measure it as --agent={self._description.name}"
+            )
+
+    def _look_at_first(self, before: set[int] | None) -> None:
+        """Keep the programs that it has before it is stopped: they must go, too.
+
+        Of one that was there before us, those count that its processes hold.
+        """
+        self._foreign = before
+        was_there = getattr(self._carrier, "is_foreign", True)
+        if before is not None:
+            self._programs = self._own_programs(
+                set() if was_there else before, unheld=not was_there
             )
 
     # --- On --------------------------------------------------------------------------------------
@@ -137,7 +153,7 @@ class DescribedAgent:
         """What a failed activation has loaded must be gone, too, before it counts as off."""
         if self._foreign is not None and not self._programs:
             with contextlib.suppress(AgentError, TestbedError):
-                self._programs = self._own_programs()
+                self._programs = self._own_programs(self._foreign)
 
     def _not_ready(self) -> str | None:
         return self._carrier.problem() or self._evidence.not_ready()
@@ -193,22 +209,35 @@ class DescribedAgent:
             return
         deadline = time.monotonic() + READY_LIMIT_S
         before: set[int] | None = None
-        while before != (now := self._loaded()) and time.monotonic() < deadline:
+        while before != (now := self._loaded()):
+            if time.monotonic() > deadline:
+                raise AgentError(f"{self._arm}: it goes on loading BPF programs")
             before = now
             time.sleep(SETTLE_S)
-        self._programs = self._own_programs()
+        self._programs = self._own_programs(self._foreign)
 
-    def _own_programs(self) -> tuple[BpfProgram, ...]:
-        """The programs that came while it was switched on, without those that strangers hold."""
-        foreign = self._foreign or set()
-        new = [each for each in list_programs(self._testbed) or () if each.id not in foreign]
+    def _own_programs(self, foreign: set[int], *, unheld: bool = True) -> tuple[BpfProgram, ...]:
+        """Programs that its processes hold, and those that came with it and nobody holds.
+
+        Args:
+            foreign: Those that were loaded before it, which are not its own.
+            unheld: Whether those that no process holds count; pinned ones are like that.
+        """
+        new = [each for each in self._listed() if each.id not in foreign]
         ours = self._held_by_it({pid for each in new for pid, _ in each.holders})
         return tuple(
             each
             for each in new
             if any(pid in ours for pid, _ in each.holders)
-            or not (each.holders or each.kind in RUNTIME_KINDS)
+            or (unheld and not each.holders and not each.kind.startswith(RUNTIME_KINDS))
         )
+
+    def _listed(self) -> list[BpfProgram]:
+        """All programs of the node; raises AgentError where they can't be listed any more."""
+        listed = list_programs(self._testbed)
+        if listed is None:
+            raise AgentError(f"{self._arm}: bpftool cannot list BPF programs any more")
+        return listed
 
     def _held_by_it(self, pids: set[int]) -> set[int]:
         """Which of some processes are the agent's."""
@@ -242,7 +271,7 @@ class DescribedAgent:
         """Make calls that it must see: by its own counters, and by the runs of its programs."""
         counters = self._evidence.seen(self._policy_name) if self._asks_itself else {}
         if not counters and not self._programs:
-            # Nothing that could be asked: it says so in the facts.
+            # Nothing that could be asked: that is told with the facts.
             return
         with self._statistics:
             runs = self._runs()
@@ -253,9 +282,9 @@ class DescribedAgent:
                 idle = [name for name, value in counters.items() if now[name] <= value]
                 if idle:
                     return f"it has not seen calls that were made for it to see: {idle[0]}"
-                if runs is None:
+                if not self._programs:
                     return None
-                after = self._runs() or {}
+                after = self._runs()
                 self._seen = {number: after[number] - runs.get(number, 0) for number in after}
                 if not any(count >= ROUNDS for count in self._seen.values()):
                     return "none of its BPF programs ran when calls were made for it to see"
@@ -271,14 +300,9 @@ class DescribedAgent:
             cluster and cluster.policy_config_map and getattr(self._carrier, "is_foreign", False)
         )
 
-    def _runs(self) -> dict[int, int] | None:
-        if not self._programs:
-            return None
+    def _runs(self) -> dict[int, int]:
         ours = {each.id for each in self._programs}
-        loaded = list_programs(self._testbed)
-        if loaded is None:
-            return None
-        return {each.id: each.runs or 0 for each in loaded if each.id in ours}
+        return {each.id: each.runs or 0 for each in self._listed() if each.id in ours}
 
     def ready(self) -> str | None:
         """Whether it still runs as it was switched on, with its policy and its programs.
@@ -290,17 +314,21 @@ class DescribedAgent:
             if problem is None and self._has_own_policy:
                 assert self._policy.file is not None
                 problem = self._evidence.policy_not_in_force(self._policy.file, self._policy_name)
-            if problem or not self._programs:
+            if problem or self._foreign is None:
                 return problem
-            loaded = self._loaded()
-            gone = [each for each in self._programs if loaded is None or each.id not in loaded]
+            now = self._own_programs(self._foreign)
         except NodeLost:
             raise
         except (AgentError, TestbedError) as error:
             return str(error)
-        if not gone:
-            return None
-        return f"{len(gone)} of its {len(self._programs)} BPF programs are not loaded any more"
+        known, self._programs = self._programs, now
+        gone = {each.id for each in known} - {each.id for each in now}
+        if gone:
+            return f"{len(gone)} of its {len(known)} BPF programs are not loaded any more"
+        if len(now) > len(known):
+            # From here on they belong to what it is: the repeated trial has them from the start.
+            return f"it has loaded {len(now) - len(known)} more BPF programs since it was ready"
+        return None
 
     # --- Off -------------------------------------------------------------------------------------
 
@@ -381,6 +409,7 @@ class DescribedAgent:
             ],
             "seen by itself": self._asks_itself,
             "doubts": self._doubts(),
+            "unproven": self._is_unproven,
         }
 
     @property
@@ -390,9 +419,18 @@ class DescribedAgent:
         ours = self._policy.level is Level.BENCH and not self._uses_a_strangers_policy
         return ours and bool(seen.metrics or seen.command)
 
+    @property
+    def _is_unproven(self) -> bool:
+        """Whether nothing at all shows that it works: it might not have begun yet."""
+        ready = self._description.ready
+        signs = ready.log or ready.command or ready.rising or ready.port or ready.file
+        return not (self._programs or self._asks_itself or signs)
+
     def _doubts(self) -> list[str]:
         """What could not be proven, a sentence each."""
         doubts = []
+        if self._evidence.drops() is None:
+            doubts.append("it tells no count of dropped events: one that drops them looks fast")
         if self._foreign is None:
             doubts.append(
                 "bpftool cannot list BPF programs: that none of its own is left when it is off is "

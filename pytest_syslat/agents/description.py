@@ -11,7 +11,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_type_hints
 
 from pytest_syslat.resources import resource_directories
@@ -273,12 +273,32 @@ def _check_selectors(value: str | tuple[str, ...], place: str) -> None:
             )
 
 
+def _check_paths(cluster: OnKubernetes, path: Path) -> None:
+    """What is removed as root on a node must not be more than an agent's own."""
+    for key, paths in (("pins", cluster.pins), ("node_paths", cluster.node_paths)):
+        for each in paths:
+            parts = PurePosixPath(each).parts
+            plain = each == str(PurePosixPath(each)) and ".." not in parts and parts[:1] == ("/",)
+            pinned = parts[:4] == ("/", "sys", "fs", "bpf") and len(parts) > 4
+            if not plain or (key == "pins" and not pinned) or len(parts) < 3:
+                wanted = "below /sys/fs/bpf" if key == "pins" else "such as /var/lib/NAME"
+                raise DescriptionError(
+                    f"{path}, [kubernetes]: {key}: {each!r} is not allowed: a directory of the "
+                    f"agent's own, {wanted}"
+                )
+
+
 def _check(description: Description, path: Path) -> None:
     """What no single key can tell."""
     cluster, host = description.kubernetes, description.host
     if cluster is None and host is None:
         raise DescriptionError(f"{path}: [kubernetes] or [host] is needed")
+    if description.drops.log and host is not None and host.command:
+        raise DescriptionError(
+            f"{path}, [drops]: log: only the first part of what a command prints is kept: use metrics"
+        )
     if cluster is not None:
+        _check_paths(cluster, path)
         for key in ("daemonset", "policy_config_map"):
             text = getattr(cluster, key)
             if text and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", text):

@@ -16,7 +16,9 @@ from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
 ASK_LIMIT_S = 15.0
 FETCH = """
 import sys, urllib.request
-with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:
+# A proxy is for other networks.
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+with opener.open(sys.argv[1], timeout=10) as answer:
     sys.stdout.write(answer.read().decode())
 """
 DIAL = """
@@ -111,6 +113,9 @@ class Evidence:
         drops = self._description.drops
         if drops.metrics:
             text = self._metrics()
+            # Some are served from the first drop on only; where none is, nothing is known.
+            if not any(_matching(text, each) for each in drops.metrics):
+                return None
             return int(sum(metric_sum(text, each) for each in drops.metrics))
         if drops.log:
             return sum(int(each) for each in re.findall(drops.log, self._carrier.log()))
@@ -146,12 +151,16 @@ def metric_sum(text: str, selector: str) -> float:
         text: Metrics in Prometheus' text format.
         selector: Such as `matches_total{rule_name="Bench openat"}`.
     """
+    return sum(sample.value for sample in _matching(text, selector))
+
+
+def _matching(text: str, selector: str) -> list[Sample]:
     [wanted] = _samples(f"{selector} 0\n")
-    return sum(
-        sample.value
+    return [
+        sample
         for sample in _samples(text)
         if sample.name == wanted.name and wanted.labels.items() <= sample.labels.items()
-    )
+    ]
 
 
 def _samples(text: str) -> list[Sample]:

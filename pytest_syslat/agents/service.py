@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class ServiceCarrier:
         self._since = ""
         self._starts = ""
 
-    def prepare(self) -> None:
+    def prepare(self, running: Callable[[], None]) -> None:
         """Remember whether it runs, and stop it."""
         if self._prepared:
             return
@@ -40,6 +40,7 @@ class ServiceCarrier:
             raise AgentError(f"{self.name}: systemd knows no unit {self._unit}: give its full name")
         if self._shown("ActiveState") in UP:
             remember(self._testbed, self._unit)
+            running()
         self._prepared = True
         self.stop()
 

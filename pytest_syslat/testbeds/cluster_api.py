@@ -44,6 +44,7 @@ KINDS = {
     "Pod": ("", "v1", "pods"),
     "ConfigMap": ("", "v1", "configmaps"),
     "Event": ("", "v1", "events"),
+    "Secret": ("", "v1", "secrets"),
     "DaemonSet": ("apps", "v1", "daemonsets"),
     "Lease": ("coordination.k8s.io", "v1", "leases"),
 }
@@ -498,7 +499,8 @@ def _translated(error: Exception, what: str, server: str) -> TestbedError:
     if status == 403 and (" cannot " in told or told == "Forbidden"):
         return TestbedError(
             f"cannot {what}: {told}; an administrator can allow it: "
-            "kubectl apply -k manifests/rbac, then bind the account to its roles"
+            "kubectl apply -k manifests/rbac, then bind the account to its roles; agents need an "
+            "administrator's account"
         )
     return TestbedError(f"cannot {what}: {told}")
 

@@ -56,7 +56,7 @@ class ClusterClaim:
         self._run_id = run_id
         self._holder = f"{run_id}@{platform.node()}:{os.getpid()}"
         self.tags = RunTags(run_id, "")
-        self.outside = Outside(api, lambda: self.tags)
+        self.outside = Outside(api, lambda: self.tags, holds=self._holds_or_is_gone)
         self._namespace_uid: str | None = None
         self._held = False
         self._lost: str | None = None
@@ -192,6 +192,11 @@ class ClusterClaim:
     def _still_holds(self) -> bool:
         lease = self._api.find("Lease", LEASE, NAMESPACE)
         return lease is not None and lease["spec"].get("holderIdentity") == self._holder
+
+    def _holds_or_is_gone(self) -> bool:
+        """Whether nobody else holds the Lease; it may have gone with the namespace."""
+        lease = self._api.find("Lease", LEASE, NAMESPACE)
+        return lease is None or lease["spec"].get("holderIdentity") == self._holder
 
     def check(self) -> None:
         """Raise NodeLost if somebody else has taken this run's place."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_syslat.testbeds.cluster_api import ClusterApi
 from pytest_syslat.testbeds.protocol import TestbedError
 
 LIMIT_S = 180.0
@@ -41,6 +42,13 @@ class ChartRequest:
     """URL; None for a path."""
     version: str | None
     values: dict[str, Any]
+    labels: dict[str, str]
+    """Marks of the release itself, by which it is known as this run's."""
+
+
+def releases(api: ClusterApi, release: str, namespace: str) -> list[dict[str, Any]]:
+    """The Secrets in which Helm keeps a release; none if there is no such release."""
+    return api.list("Secret", namespace, f"owner=helm,name={release}")
 
 
 def install(context: str, request: ChartRequest) -> None:
@@ -58,7 +66,8 @@ def install(context: str, request: ChartRequest) -> None:
         with tempfile.TemporaryDirectory() as directory:
             values = Path(directory) / "values.json"
             values.write_text(json.dumps(request.values))
-            options = ["--values", str(values), "--timeout", f"{LIMIT_S:g}s"]
+            labels = ",".join(f"{key}={value}" for key, value in request.labels.items())
+            options = ["--values", str(values), "--timeout", f"{LIMIT_S:g}s", "--labels", labels]
             if request.repository:
                 options += ["--repo", request.repository]
             if request.version:
@@ -79,6 +88,7 @@ def install(context: str, request: ChartRequest) -> None:
             "repository": request.repository,
             "version": request.version,
             "values": request.values,
+            "labels": request.labels,
         },
         what,
     )
@@ -133,10 +143,12 @@ def _by_library(request: dict[str, Any], what: str) -> None:
 
 
 def _done(command: Sequence[str], what: str, stdin: str | None = None) -> None:
+    # Nothing is installed any more by a run that was killed. There is no such program on a Mac.
+    with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     try:
         # In a session of its own: Ctrl-C reaches pytest alone, which then undoes in order.
         done = subprocess.run(
-            command,
+            [*with_us, *command],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

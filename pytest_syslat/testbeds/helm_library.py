@@ -30,6 +30,7 @@ def perform(request: dict[str, Any]) -> None:
             request["chart"],
             request["release"],
             request["values"],
+            labels=request["labels"],
             chart_repo_url=request["repository"],
             chart_version=request["version"],
         )

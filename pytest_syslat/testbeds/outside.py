@@ -39,7 +39,11 @@ class Outside:
     """The journal of one cluster."""
 
     def __init__(
-        self, api: ClusterApi, tags: Callable[[], RunTags] | None = None, owner: str = ""
+        self,
+        api: ClusterApi,
+        tags: Callable[[], RunTags] | None = None,
+        owner: str = "",
+        holds: Callable[[], bool] = lambda: True,
     ) -> None:
         """Nothing is asked yet.
 
@@ -47,17 +51,26 @@ class Outside:
             api: The cluster.
             tags: Marks of the run that makes things; None for one that only undoes.
             owner: For whom steps are noted and undone; empty: all of them.
+            holds: Whether this run still has the cluster to itself.
         """
         self._api = api
         self._tags = tags
         self._owner = owner
+        self._holds = holds
         self._written: list[Step] = []
 
     def of(self, owner: str) -> Outside:
         """The same journal, for the steps of one owner."""
-        journal = Outside(self._api, self._tags, owner)
+        journal = Outside(self._api, self._tags, owner, self._holds)
         journal._written = self._written
         return journal
+
+    def check(self) -> None:
+        """Raise TestbedError if another run has taken this one's place: all is that run's then."""
+        if not self._holds():
+            raise TestbedError(
+                f"another run has taken over the namespace {NAMESPACE}: nothing was changed"
+            )
 
     def labels(self) -> dict[str, str]:
         """What marks an object as made by this run."""
@@ -89,10 +102,16 @@ class Outside:
 
     def note(self, step: Step) -> None:
         """Write a step down; one that is there already stays in its place."""
+        self.check()
         steps = self.steps()
         owned = {**step, "for": self._owner}
         if owned not in steps:
             self._write([*steps, owned])
+
+    def replace(self, known: Step, better: Step) -> None:
+        """Write a noted step anew, in its place, with more that is known by now."""
+        before, after = ({**step, "for": self._owner} for step in (known, better))
+        self._write([after if step == before else step for step in self.steps()])
 
     def steps(self) -> list[Step]:
         """All steps that have not been undone, in their order."""
@@ -111,6 +130,7 @@ class Outside:
         Raises:
             TestbedError: Steps could not be undone; they stay in the journal.
         """
+        self.check()
         removed, problems = [], []
         for step in reversed(self.steps()):
             if self._owner not in ("", step["for"]):
@@ -143,7 +163,7 @@ class Outside:
             return []
         found = self._api.find(kind, name, namespace)
         # An agent's own objects carry no mark of ours: they were noted when they were not there.
-        if found is None or not (is_ours(found) or step.get("made_by") == "agent"):
+        if found is None or not (is_ours(found) or _was_made_by_agent(found, step)):
             return []
         self._api.delete({**found, "kind": kind})
         self._api.wait(
@@ -169,6 +189,8 @@ class Outside:
         )
 
     def _uninstall(self, step: Step) -> list[str]:
+        if not any(map(is_ours, helm.releases(self._api, step["release"], step["namespace"]))):
+            return []
         gone = helm.uninstall(self._api.context, step["release"], step["namespace"])
         return [f"Helm release {step['namespace']}/{step['release']}"] if gone else []
 
@@ -212,6 +234,11 @@ def is_ours(body: Object) -> bool:
     """Whether an object carries our mark."""
     labels = body["metadata"].get("labels") or {}
     return all(labels.get(key) == value for key, value in PART_OF.items())
+
+
+def _was_made_by_agent(body: Object, step: Step) -> bool:
+    """Whether it is what an agent's operator made; until its uid is known, there was none before."""
+    return step.get("made_by") == "agent" and step["uid"] in ("", body["metadata"]["uid"])
 
 
 def _named(kind: str, metadata: Object) -> str:

@@ -299,7 +299,7 @@ def pytest_configure(config):
     TerminalProgress.trial_step = told
     for name, value in json.loads(os.environ.get("SYSLAT_TEST_LIMITS", "{}")).items():
         module, _, attribute = name.rpartition(".")
-        loaded = importlib.import_module(f"pytest_syslat.testbeds.{module}")
+        loaded = importlib.import_module(f"pytest_syslat.{module}")
         assert hasattr(loaded, attribute)
         setattr(loaded, attribute, value)
 '''
@@ -313,7 +313,7 @@ class Project:
         self.directory = directory
         self.kubeconfig = kubeconfig
         self.limits: dict[str, float] = {}
-        """Time limits of the package, such as `pod_channel.RECONNECT_LIMIT_S`, made shorter."""
+        """Time limits of the package, made shorter: `testbeds.pod_channel.RECONNECT_LIMIT_S`."""
         self.results = directory / "result" / "5.5"
         self._output = directory / "output.txt"
         self._started: list[subprocess.Popen[bytes]] = []

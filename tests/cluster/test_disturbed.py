@@ -61,10 +61,10 @@ def test_server_that_is_away_for_a_while(project: Project, relay: Relay, cluster
 
 def test_server_that_stays_away(project: Project, relay: Relay, cluster: Cluster) -> None:
     project.limits = {
-        "cluster_api.PATIENCE_S": 3.0,
-        "cluster_api.REQUEST_LIMIT_S": 3.0,
-        "pod_channel.RECONNECT_LIMIT_S": 3.0,
-        "pod_channel.ANSWER_LIMIT_S": 3.0,
+        "testbeds.cluster_api.PATIENCE_S": 3.0,
+        "testbeds.cluster_api.REQUEST_LIMIT_S": 3.0,
+        "testbeds.pod_channel.RECONNECT_LIMIT_S": 3.0,
+        "testbeds.pod_channel.ANSWER_LIMIT_S": 3.0,
     }
     process = project.start("benchmarks", *SHORT, "-k", "connect", "--syslat-trials=2")
     project.wait_for_step(process, "connect-vanilla-trial2: untraced")

@@ -60,7 +60,7 @@ def test_cluster_that_is_asked_for_but_not_there(project: Project, tmp_path: Pat
 
 
 def test_image_that_cannot_be_had(project: Project, cluster: Cluster) -> None:
-    project.limits = {"kubernetes.PROBLEM_GRACE_S": 3.0}
+    project.limits = {"testbeds.kubernetes.PROBLEM_GRACE_S": 3.0}
     told = project.refusal(*QUICK, f"--syslat-image={MISSING_IMAGE}")
     assert told.startswith(f"the image {MISSING_IMAGE} cannot be had (")
     assert "images/Dockerfile" in told

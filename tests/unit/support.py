@@ -147,11 +147,16 @@ class FakeCarrier:
         self.roots: tuple[int, ...] = ()
         self.is_foreign = False
         self.on_start: Callable[[], object] = lambda: None
+        self.on_prepare: Callable[[], object] = lambda: None
+        self.on_prepared: Callable[[], object] = lambda: None
         self.on_stop: Callable[[], object] = lambda: None
         self.on_remove: Callable[[], object] = lambda: None
 
-    def prepare(self) -> None:
+    def prepare(self, running: Callable[[], None]) -> None:
         self.events.append("prepare")
+        self.on_prepare()
+        running()
+        self.on_prepared()
 
     def start(self, policy: Path | None) -> None:
         self.events.append(f"start {policy.name if policy else None}")

@@ -50,7 +50,9 @@ class Config:
         if answer.exists():
             raise HelmError(answer.read_text())
 """
-CHART = ChartRequest("r", "n", "falco", "https://charts", "9.1.0", {"a": {"b": True}})
+CHART = ChartRequest(
+    "r", "n", "falco", "https://charts", "9.1.0", {"a": {"b": True}}, {"mine": "x"}
+)
 LOCAL = replace(CHART, chart="/charts/falco-9.1.0.tgz", repository=None, version=None)
 
 Answer = Callable[[str], None]

@@ -114,8 +114,8 @@ def carrier(systemd: Systemd, unit: str = UNIT) -> ServiceCarrier:
 def test_unit_that_ran_runs_again_at_the_end(systemd: Systemd, state: str) -> None:
     systemd.add(UNIT, state)
     mine = carrier(systemd)
-    mine.prepare()
-    mine.prepare()
+    mine.prepare(lambda: None)
+    mine.prepare(lambda: None)
     assert systemd.state_of() == "inactive"
     assert mine.remains() is None
     mine.start(None)
@@ -134,7 +134,7 @@ def test_unit_that_ran_runs_again_at_the_end(systemd: Systemd, state: str) -> No
 def test_unit_that_did_not_run_stays_stopped(systemd: Systemd, state: str) -> None:
     systemd.add(UNIT, state)
     mine = carrier(systemd)
-    mine.prepare()
+    mine.prepare(lambda: None)
     assert mine.remains() is None
     mine.start(None)
     mine.stop()
@@ -149,7 +149,7 @@ def test_unit_is_noted_before_it_is_stopped(systemd: Systemd) -> None:
     with pytest.raises(
         AgentError, match=r"^mine: systemctl stop mine\.service: Operation refused\.$"
     ):
-        mine.prepare()
+        mine.prepare(lambda: None)
     assert remembered(systemd.as_testbed()) == [UNIT]
     mine.remove()
     assert systemd.state_of() == "active"
@@ -165,14 +165,14 @@ def test_unknown_unit(systemd: Systemd) -> None:
     with pytest.raises(
         AgentError, match=r"^mine: systemd knows no unit absent: give its full name$"
     ):
-        carrier(systemd, "absent").prepare()
+        carrier(systemd, "absent").prepare(lambda: None)
     assert systemd.asked == []
 
 
 def test_host_without_systemd(systemd: Systemd) -> None:
     (systemd.programs / "systemctl").unlink()
     with pytest.raises(AgentError, match="systemctl was not found: this host has no systemd"):
-        carrier(systemd).prepare()
+        carrier(systemd).prepare(lambda: None)
 
 
 def test_service_of_a_cluster(systemd: Systemd) -> None:
@@ -184,7 +184,7 @@ def test_service_of_a_cluster(systemd: Systemd) -> None:
 def test_policy_is_refused(systemd: Systemd) -> None:
     systemd.add(UNIT, "inactive")
     mine = carrier(systemd)
-    mine.prepare()
+    mine.prepare(lambda: None)
     with pytest.raises(AgentError, match="a service reads its own configuration"):
         mine.start(Path("my.yaml"))
 
@@ -192,7 +192,7 @@ def test_policy_is_refused(systemd: Systemd) -> None:
 def started(systemd: Systemd) -> ServiceCarrier:
     systemd.add(UNIT, "inactive")
     mine = carrier(systemd)
-    mine.prepare()
+    mine.prepare(lambda: None)
     mine.start(None)
     return mine
 
@@ -211,7 +211,7 @@ def test_unit_that_cannot_be_started(systemd: Systemd) -> None:
     systemd.add(UNIT, "inactive")
     (systemd.units / f"{UNIT}.broken").touch()
     mine = carrier(systemd)
-    mine.prepare()
+    mine.prepare(lambda: None)
     with pytest.raises(
         AgentError, match=r"^mine: systemctl start mine\.service: Job for mine\.service failed\.$"
     ):
@@ -254,7 +254,7 @@ def test_what_is_known_of_it(systemd: Systemd) -> None:
 def killed(systemd: Systemd, *units: str) -> None:
     for unit in units:
         systemd.add(unit, "active")
-        carrier(systemd, unit).prepare()
+        carrier(systemd, unit).prepare(lambda: None)
         assert systemd.state_of(unit) == "inactive"
 
 
@@ -285,7 +285,7 @@ def test_one_that_cannot_be_started_does_not_keep_the_others(systemd: Systemd) -
 def test_own_run_tells_what_it_could_not_start_again(systemd: Systemd) -> None:
     systemd.add(UNIT, "active")
     mine = carrier(systemd)
-    mine.prepare()
+    mine.prepare(lambda: None)
     (systemd.units / f"{UNIT}.broken").touch()
     with pytest.raises(AgentError, match=r"^mine: unit mine\.service ran before and cannot be"):
         mine.remove()
@@ -295,7 +295,7 @@ def test_run_that_measures_what_a_killed_one_stopped(systemd: Systemd) -> None:
     """Even if it was not started first."""
     killed(systemd, UNIT)
     mine = carrier(systemd)
-    mine.prepare()
+    mine.prepare(lambda: None)
     mine.remove()
     assert systemd.state_of() == "active"
 
@@ -306,7 +306,7 @@ def test_file_that_says_nothing(systemd: Systemd, text: str) -> None:
     stopped_services.SAVED_STATE.write_text(text)
     assert restore_all(systemd.as_testbed()) == []
     systemd.add(UNIT, "active")
-    carrier(systemd).prepare()
+    carrier(systemd).prepare(lambda: None)
     assert json.loads(stopped_services.SAVED_STATE.read_text()) == [UNIT]
 
 
