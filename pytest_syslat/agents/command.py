@@ -21,7 +21,8 @@ ONLINE = Path("/sys/devices/system/cpu/online")
 # pace would hold it up. So the beginning is kept and the rest is thrown away.
 KEEP_BEGINNING = """
 pid_file=$1; log=$2; bytes=$3; cores=$4; shift 4
-sh -c 'echo $$ >"$0"; exec setpriv --pdeathsig KILL "$@"' "$pid_file" taskset --cpu-list "$cores" "$@" 2>&1 |
+sh -c 'echo $$ >"$0"; exec setpriv --pdeathsig KILL taskset --cpu-list "$@"' \\
+    "$pid_file" "$cores" "$@" 2>&1 |
     { head -c "$bytes" >"$log"; exec cat >/dev/null; }
 """
 

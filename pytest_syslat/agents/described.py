@@ -90,6 +90,7 @@ class DescribedAgent:
         self._programs: tuple[BpfProgram, ...] = ()
         self._seen: dict[int, int] = {}
         self._version: str | None = None
+        self._tells_drops = False
 
     def prepare(self) -> None:
         """Install it unless it is there, and switch it off."""
@@ -141,6 +142,7 @@ class DescribedAgent:
             self._settle()
             self._prove_it_sees()
             self._version = self._evidence.version()
+            self._tells_drops = self._evidence.drops() is not None
         except NodeLost:
             raise
         except (AgentError, TestbedError) as error:
@@ -429,7 +431,7 @@ class DescribedAgent:
     def _doubts(self) -> list[str]:
         """What could not be proven, a sentence each."""
         doubts = []
-        if self._evidence.drops() is None:
+        if not self._tells_drops:
             doubts.append("it tells no count of dropped events: one that drops them looks fast")
         if self._foreign is None:
             doubts.append(

@@ -295,7 +295,8 @@ def _check(description: Description, path: Path) -> None:
         raise DescriptionError(f"{path}: [kubernetes] or [host] is needed")
     if description.drops.log and host is not None and host.command:
         raise DescriptionError(
-            f"{path}, [drops]: log: only the first part of what a command prints is kept: use metrics"
+            f"{path}, [drops]: log: of what a command prints only the beginning is kept: "
+            "use metrics"
         )
     if cluster is not None:
         _check_paths(cluster, path)

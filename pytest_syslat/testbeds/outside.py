@@ -237,7 +237,7 @@ def is_ours(body: Object) -> bool:
 
 
 def _was_made_by_agent(body: Object, step: Step) -> bool:
-    """Whether it is what an agent's operator made; until its uid is known, there was none before."""
+    """Whether an agent's operator made it: none was there before, and its uid may be known."""
     return step.get("made_by") == "agent" and step["uid"] in ("", body["metadata"]["uid"])
 
 

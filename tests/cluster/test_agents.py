@@ -219,8 +219,10 @@ def test_policies_that_are_not_taken(finished: Finished) -> None:
         ),
         (
             "kloudknox+bad.yaml",
-            "the status of policy bad is Invalid: network[0]: must specify one of selector, "
-            "ipBlock, or fqdn",
+            (
+                "the status of policy bad is Invalid: network[0]: must specify one of selector, "
+                "ipBlock, or fqdn"
+            ),
         ),
     ):
         line = f"openat-{arm}-trial1 is refused: agent-not-ready: {arm}: not within 4 s: {reason}"

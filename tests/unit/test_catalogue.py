@@ -248,7 +248,9 @@ def test_rules_of_auditd(
     rootdir: Path, monkeypatch: pytest.MonkeyPatch, text: str, rules: Path | None
 ) -> None:
     given = []
-    monkeypatch.setattr(catalogue, "Auditd", lambda *_, rules: given.append(rules))
+    monkeypatch.setattr(
+        catalogue, "Auditd", lambda _testbed, _rootdir, rules, _daemon: given.append(rules)
+    )
     (rootdir / "start/my.rules").touch()
     find(rootdir, text)[text](host(rootdir), rootdir)
     [found] = given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -138,6 +139,7 @@ def test_installing_from_a_repository(record: Path, program: Answer) -> None:
     assert options == {
         "--namespace": "n",
         "--kube-context": "my-context",
+        "--labels": "mine=x",
         "--repo": "https://charts",
         "--version": "9.1.0",
         "--timeout": "180s",
@@ -208,9 +210,9 @@ def test_helm_that_does_not_end(program: Answer, monkeypatch: pytest.MonkeyPatch
 
 def test_program_that_cannot_be_run(record: Path, program: Answer) -> None:
     (record / "bin/helm").write_bytes(b"\x7fELF")
-    assert told(lambda: helm.install("c", CHART)) == (
-        "cannot install the chart falco: Exec format error"
-    )
+    # Whether it is started directly or by setpriv, and then tried as a shell's script.
+    said = told(lambda: helm.install("c", CHART))
+    assert re.match("cannot install the chart falco: (Exec format error|.*/bin/helm: )", said)
 
 
 # --- The library ---------------------------------------------------------------------------------
@@ -226,7 +228,11 @@ def test_installing_by_the_library(record: Path, library: Answer) -> None:
     assert call == [
         "install",
         ["falco", "r", {"a": {"b": True}}],
-        {"chart_repo_url": "https://charts", "chart_version": "9.1.0"},
+        {
+            "labels": {"mine": "x"},
+            "chart_repo_url": "https://charts",
+            "chart_version": "9.1.0",
+        },
     ]
 
 

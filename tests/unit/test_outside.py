@@ -39,6 +39,8 @@ class Cluster:
         self.objects: dict[Key, Object] = {}
         self.events: list[str] = []
         self.unknown: set[str] = set()
+        self.releases: set[str] = set()
+        """Releases of Helm that a run of ours has made."""
         self.stuck: set[str] = set()
         """Names whose deletion fails."""
         self.lasting: set[str] = set()
@@ -93,12 +95,16 @@ class Cluster:
         return found
 
     def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
-        label, _, value = selector.partition("=")
+        release = f"{namespace}/{selector.rpartition('=')[2]}"
+        if kind == "Secret" and release in self.releases:
+            return [{"metadata": {"name": "helm", "labels": OURS}}]
+        wanted = dict(each.split("=") for each in selector.split(","))
         return [
             self.get(kind, name, space)
             for each, space, name in list(self.objects)
             if (each, space) == (kind, namespace)
-            and self.objects[each, space, name]["metadata"].get("labels", {}).get(label) == value
+            and wanted.items()
+            <= self.objects[each, space, name]["metadata"].get("labels", {}).items()
         ]
 
     def create(self, body: Object) -> Object:
@@ -177,16 +183,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     cluster.put(
         "Namespace", "bench-syscall", metadata={"labels": {**OURS, "pytest-syslat/run": "m"}}
     )
-    releases = {"n/there"}
+    cluster.releases = {"n/there", "n/stays"}
 
     def uninstall(context: str, release: str, namespace: str) -> bool:
         assert context == "my-context"
         cluster.events.append(f"uninstall {namespace}/{release}")
         if release in cluster.stuck:
             raise TestbedError(f"cannot uninstall the release {namespace}/{release}: no")
-        found = f"{namespace}/{release}" in releases
-        releases.discard(f"{namespace}/{release}")
-        return found
+        cluster.releases.remove(f"{namespace}/{release}")
+        return True
 
     monkeypatch.setattr(helm, "uninstall", uninstall)
     return cluster
@@ -316,7 +321,7 @@ def test_failing_step_stays_and_the_others_are_undone(cluster: Cluster) -> None:
     assert not cluster.has("ConfigMap", "first", "n")
     assert not cluster.has("ConfigMap", "third", "n")
     cluster.stuck = set()
-    assert outside.undo() == ["ConfigMap n/second"]
+    assert outside.undo() == ["Helm release n/stays", "ConfigMap n/second"]
     assert outside.steps() == []
 
 
@@ -348,7 +353,7 @@ def test_what_was_noted_and_never_done(cluster: Cluster) -> None:
         outside.note({"do": "free", "namespace": "falco", "name": name, "label": LABEL})
     cluster.events.clear()
     assert outside.undo() == []
-    assert {each for each in cluster.events if "outside" not in each} == {"uninstall n/absent"}
+    assert {each for each in cluster.events if "outside" not in each} == set()
     assert outside.steps() == []
 
 
@@ -372,10 +377,44 @@ def test_what_an_agent_makes_by_itself(cluster: Cluster) -> None:
             "kind": "CustomResourceDefinition",
             "name": "tracingpolicies.cilium.io",
             "made_by": "agent",
+            "uid": "",
         }
     )
     cluster.put("CustomResourceDefinition", "tracingpolicies.cilium.io")
     assert outside.undo() == ["CustomResourceDefinition tracingpolicies.cilium.io"]
+
+
+def test_what_an_agent_made_is_known_by_its_uid(cluster: Cluster) -> None:
+    outside = mine(cluster)
+    step = {"do": "delete", "api_version": "v1", "kind": "CRD", "name": "c", "made_by": "agent"}
+    outside.note({**step, "uid": ""})
+    theirs = cluster.put("CRD", "c")
+    outside.replace({**step, "uid": ""}, {**step, "uid": theirs["metadata"]["uid"]})
+    del cluster.objects["CRD", None, "c"]
+    cluster.put("CRD", "c")
+    assert somebody(cluster).undo() == []
+    assert cluster.has("CRD", "c"), "somebody else's of that name came later"
+
+
+def test_release_of_somebody_else_stays(cluster: Cluster) -> None:
+    labels = {"owner": "helm", "name": "theirs"}
+    cluster.put("Secret", "helm.theirs", "n", metadata={"labels": labels})
+    mine(cluster).note({"do": "uninstall", "release": "theirs", "namespace": "n"})
+    assert somebody(cluster).undo() == []
+    assert cluster.has("Secret", "helm.theirs", "n")
+
+
+def test_run_whose_place_another_has_taken_changes_nothing(cluster: Cluster) -> None:
+    held = [True]
+    tags = RunTags("m", "20261123T120000Z")
+    outside = Outside(api(cluster), lambda: tags, holds=lambda: held[0]).of("falco")
+    outside.make(body("rules"))
+    held[0] = False
+    for change in (outside.undo, lambda: outside.make(body("more")), outside.check):
+        with pytest.raises(TestbedError, match="another run has taken over"):
+            change()
+    assert cluster.has("ConfigMap", "rules", "n")
+    assert not cluster.has("ConfigMap", "more", "n")
 
 
 def test_kind_that_is_not_known_any_more(cluster: Cluster) -> None:
