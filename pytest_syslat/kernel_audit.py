@@ -42,6 +42,8 @@ class KernelAudit:
     def __init__(self, testbed: Testbed) -> None:
         self._testbed = testbed
         self._kept_off = False
+        # An arm may let audit in without a rule of its own; whoever else asks must know it.
+        self._admitted = testbed.workdir / "audit-admitted"
         self._auditctl: Tool | None = testbed.find_tool("auditctl")
 
     @property
@@ -77,17 +79,21 @@ class KernelAudit:
     def quieten(self) -> None:
         """Swap all our rules for the one that keeps audit off the workload."""
         self._kept_off = True
+        self._testbed.remove(self._admitted, role=Role.NODE)
         self.remove_rules(but_quiet=True)
         if not self.is_quiet():
             self.control("-a", *QUIET_RULE)
 
     def admit(self) -> None:
         """Remove the rule that keeps audit off the workload."""
+        self._testbed.write(self._admitted, b"", role=Role.NODE)
         if self.is_quiet():
             self.control("-d", *QUIET_RULE)
 
     def problem(self) -> str | None:
         """Why audit reaches the workload though this run has kept it off, if it does."""
+        if self._testbed.state(self._admitted, role=Role.NODE) is not None:
+            return None
         if not self._kept_off or any(
             is_quiet_rule(rule) or is_keyed_rule(rule) for rule in self.rules()
         ):

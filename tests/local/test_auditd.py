@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_syslat.agents.auditd import BACKLOG_LIMIT, Auditd
+from pytest_syslat.agents.auditd import BACKLOG_LIMIT, Auditd, AuditDaemon
 from pytest_syslat.agents.protocol import AgentError
 from pytest_syslat.agents.vanilla import Vanilla
 from pytest_syslat.arms import Arms
@@ -65,6 +65,32 @@ def observes() -> list[str]:
 def expect_audit_as_in(state: HostState) -> None:
     assert tuple(audit_rules()) == state.audit_rules
     assert tuple(audit_switch().items()) == state.audit_switch
+
+
+def test_two_policies_share_the_daemon_and_the_host_s_state(
+    host_before: HostState, testbed: LocalTestbed
+) -> None:
+    daemon = AuditDaemon(testbed)
+    with_rules = Auditd(testbed, ROOT, daemon=daemon)
+    without = Auditd(testbed, ROOT, rules=None, daemon=daemon)
+    try:
+        with_rules.prepare()
+        without.prepare()
+        with_rules.activate()
+        wait_until_ready(with_rules)
+        assert without.idle() is None, "another arm has the daemon"
+        with_rules.deactivate()
+        assert with_rules.idle() is without.idle() is None
+        without.activate()
+        wait_until_ready(without)
+        assert observes() == keeps_vanilla_vanilla() == []
+        assert KernelAudit(testbed).problem() is None, "audit was let in on purpose"
+        without.deactivate()
+    finally:
+        without.remove()
+        with_rules.remove()
+    daemon.audit.remove_rules()
+    expect_audit_as_in(host_before)
 
 
 def test_cost_is_seen_and_gone_when_switched_off(
