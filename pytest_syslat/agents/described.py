@@ -30,6 +30,7 @@ READY_LIMIT_S = 120.0
 POLICY_LIMIT_S = 60.0
 CANARY_LIMIT_S = 60.0
 UNLOAD_LIMIT_S = 30.0
+LEFTOVER_LIMIT_S = 60.0
 SETTLE_S = 1.0
 """Programs that are loaded one after the other come within so long of each other."""
 POLL_S = 0.2
@@ -340,6 +341,7 @@ class DescribedAgent:
             self._carrier.withdraw()
             self._carrier.stop()
             self._await(self._remains, UNLOAD_LIMIT_S)
+            self._let_others_end()
         except NodeLost:
             raise
         except TestbedError as error:
@@ -373,6 +375,25 @@ class DescribedAgent:
         named = f"{left[0].name} at {', '.join(left[0].attached_to) or 'an unknown place'}"
         return f"{len(left)} of its BPF programs are still loaded, such as {named}"
 
+    def _let_others_end(self) -> None:
+        """Give programs that came while it was on, held by others, the time to go.
+
+        An agent may leave them behind, and then they would count as vanilla's. It cannot be told
+        from a stranger's tool, so what stays is only told of: trials find it (`other-tracers`).
+        """
+        if self._foreign is None:
+            return
+        deadline = time.monotonic() + LEFTOVER_LIMIT_S
+        while self._newcomers() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def _newcomers(self) -> bool:
+        foreign = self._foreign or set()
+        return any(
+            each.id not in foreign and not each.kind.startswith(RUNTIME_KINDS)
+            for each in list_programs(self._testbed) or ()
+        )
+
     def _loaded(self) -> set[int] | None:
         loaded = list_programs(self._testbed)
         return None if loaded is None else {each.id for each in loaded}
@@ -380,8 +401,13 @@ class DescribedAgent:
     # --- What it tells ---------------------------------------------------------------------------
 
     def drops(self) -> int | None:
-        """By its own counters."""
-        return self._evidence.drops()
+        """By its own counters; raises AgentError if it doesn't tell."""
+        try:
+            return self._evidence.drops()
+        except NodeLost:
+            raise
+        except TestbedError as error:
+            raise AgentError(f"{self._arm}: {error}") from error
 
     def processes(self) -> Processes:
         """Those that carry it."""

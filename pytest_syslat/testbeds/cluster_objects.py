@@ -99,6 +99,8 @@ def pending_reason(pod: Object) -> str:
         waiting = container.get("state", {}).get("waiting") or {}
         if waiting:
             return str(waiting.get("message") or waiting.get("reason"))
+        if "running" in container.get("state", {}) and not container.get("ready", True):
+            return f"its container {container['name']} runs and is not ready"
     return f"its phase is {pod.get('status', {}).get('phase', 'unknown')}"
 
 

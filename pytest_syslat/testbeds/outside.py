@@ -20,6 +20,8 @@ from pytest_syslat.testbeds.protocol import TestbedError
 
 JOURNAL = "outside"
 REMOVAL_LIMIT_S = 120.0
+HOLDING = ("Namespace", "Terminating")
+"""Conditions of a namespace or a definition that tell what keeps it."""
 
 Object = dict[str, Any]
 Step = dict[str, str]
@@ -180,7 +182,7 @@ class Outside:
             *(
                 str(each.get("message"))
                 for each in found.get("status", {}).get("conditions") or []
-                if each.get("status") == "True" and "Deletion" in each.get("type", "")
+                if each.get("status") == "True" and each["type"].startswith(HOLDING)
             ),
         ]
         return (

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from kubernetes import client
 from .support import ROOT, SETTLE_LIMIT_S, Cluster, NodeState, Object, Project, cluster_cache
 
 STANDINS = Path(__file__).parent / "standins"
-KLOUDKNOX_NAMESPACE = "00_kloudknox_namespace.yaml"
 HELM_LIMIT_S = 120.0
 HELM = """
 import json, sys
@@ -79,21 +79,6 @@ def charts() -> list[str]:
         option("tetragon", STANDINS / "charts" / "tetragon"),
         option("kloudknox", STANDINS / "kloudknox"),
     ]
-
-
-def troubled_kloudknox(directory: Path, trouble: str) -> Path:
-    """A copy of the stand-in's manifests that orders a trouble before the agent is there."""
-    copy = directory / "kloudknox"
-    shutil.copytree(STANDINS / "kloudknox", copy)
-    order = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "standin", "namespace": "kloudknox"},
-        "data": {"trouble": trouble},
-    }
-    with (copy / KLOUDKNOX_NAMESPACE).open("a") as file:
-        file.write("---\n" + yaml.safe_dump(order))
-    return copy
 
 
 def describe_observer(project: Project, name: str = "observer") -> None:
@@ -241,9 +226,26 @@ def _bpftool(kind: str) -> list[Any]:
     return entries
 
 
-def left_since(before: Counter[str], cluster: Cluster) -> list[str]:
-    """What has come and not gone, or gone and not come back, once the cluster has settled."""
+def without_pods(found: Counter[str]) -> Counter[str]:
+    """A state without what is made anew with a pod."""
+    kinds = ("Pod ", "process ", "cgroup ")
+    return Counter({each: n for each, n in found.items() if not each.startswith(kinds)})
+
+
+def left_since(
+    before: Counter[str],
+    cluster: Cluster,
+    view: Callable[[Counter[str]], Counter[str]] = Counter,
+) -> list[str]:
+    """What has come and not gone, or gone and not come back, once the cluster has settled.
+
+    Args:
+        before: The state then.
+        cluster: Asked for the state now.
+        view: The part of a state that counts.
+    """
+    before = view(before)
     deadline = time.monotonic() + SETTLE_LIMIT_S
-    while (now := state(cluster)) != before and time.monotonic() < deadline:
+    while (now := view(state(cluster))) != before and time.monotonic() < deadline:
         time.sleep(0.3)
     return sorted([f"new: {each}" for each in now - before] + [f"gone: {e}" for e in before - now])
