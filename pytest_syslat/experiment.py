@@ -34,6 +34,7 @@ from pytest_syslat.trial import Bench, Trial
 from pytest_syslat.workload import WorkloadError
 
 LATER_WARMUP_SHARE = 0.1
+ATTEMPTS_TO_START = 2
 UNPROVEN = (
     "nothing shows that the agent works, or that it had begun: it has no BPF program, no counter "
     "and no sign of readiness (--syslat-ready)"
@@ -90,6 +91,8 @@ class Experiment:
         self._bench: Bench | None = None
         self._warmed: set[str] = set()
         self._unproven: set[str] = set()
+        self._never_on: dict[str, list[str]] = {}
+        """Why each attempt to switch an arm on has failed, of arms that have never been on."""
         self._repeated_blocks: set[int] = set()
         self._results: dict[Cell, CellResult] | None = None
 
@@ -265,11 +268,18 @@ class Experiment:
         except (TestbedError, WorkloadError) as error:
             trial = self._not_measured(key, invalid("testbed-failed", str(error)))
             return self._finished(trial, attempt, number, total)
+        if len(self._never_on.get(key.arm, ())) >= ATTEMPTS_TO_START:
+            # Each further attempt would take as long to fail as the ones before.
+            reason = f"{self._never_on[key.arm][-1]} (not tried again)"
+            trial = self._not_measured(key, invalid("agent-not-ready", reason))
+            return self._finished(trial, attempt, number, total)
         try:
             self._switch_to(key.arm, step)
         except NodeLost as error:
             trial = self._not_measured(key, invalid("testbed-failed", str(error)))
         except (AgentError, TestbedError) as error:
+            if key.arm not in self._warmed:
+                self._never_on.setdefault(key.arm, []).append(str(error))
             trial = self._not_measured(key, invalid("agent-not-ready", str(error)))
         except Exception as error:
             trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))

@@ -168,7 +168,9 @@ class FakeAudit:
 
 
 class FakeAuditd:
-    def __init__(self, testbed: FakeTestbed, rootdir: Path, rules: Path | None = None) -> None:
+    def __init__(
+        self, testbed: FakeTestbed, rootdir: Path, rules: Path | None, daemon: object
+    ) -> None:
         pass
 
     def prepare(self) -> None:
@@ -299,6 +301,7 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(experiment, "time", FakeWorkload.clock)
     patch.setattr(Bench, "measure", measure)
     patch.setattr(catalogue, "Auditd", FakeAuditd)
+    patch.setattr(catalogue, "AuditDaemon", lambda testbed: None)
     patch.setattr(arms, "READY_LIMIT_S", READY_LIMIT_S)
     patch.setattr(arms, "POLL_S", 0.01)
     if os.environ.get("SYSLAT_FAKES_LEAN"):

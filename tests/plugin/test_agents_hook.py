@@ -281,6 +281,21 @@ def test_it_is_never_ready(project: Project) -> None:
             assert not active
 
 
+def test_what_never_comes_up_is_not_tried_for_ever(project: Project) -> None:
+    body = """
+    def activate(self):
+        event("mine activate")
+        raise AgentError("mine: its image cannot be had")
+"""
+    with_agent(project, body)
+    result = project.run("benchmarks", "--agent=mine", "--syslat-trials=3")
+    assert project.events.count("mine activate") == 2
+    refused = [line for line in result.outlines if "REFUSED" in line]
+    assert all("agent-not-ready: mine: its image cannot be had" in line for line in refused)
+    assert sum("(not tried again)" in line for line in refused) == len(refused) - 2
+    assert len(project.rows("vanilla/vanilla_user.csv")) > 0
+
+
 def test_a_trial_does_not_begin_before_it_is_ready(project: Project) -> None:
     """Not even one after a trial that was refused because it wasn't ready."""
     # The limit here is 0.2 s. Ready after 0.3 s, it would be ready when the second trial ends.
@@ -374,15 +389,6 @@ def test_an_activation_that_failed_is_made_again_from_the_start(project: Project
 
 def test_it_cannot_be_switched_off(project: Project) -> None:
     body = """
-    def processes(self):
-        return Processes()
-
-    def kernel_time(self):
-        return None
-
-    def facts(self):
-        return {}
-
     def deactivate(self):
         event("mine deactivate")
         raise AgentError("mine: it does not let go")

@@ -149,7 +149,10 @@ def test_the_table(project: Project) -> None:
         "connect vanilla 10.000 20.000 11.100 20.000 - - - 2,000",
         "connect auditd 12.250 24.500 13.598 22.000 +2.247 +22.5 - 4,000",
     ]
-    assert lines[7:] == [f"files: {project.results}"]
+    assert re.fullmatch(
+        r"switching \(median\), beside the trials: auditd on [0-9.]+ s, off [0-9.]+ s", lines[7]
+    )
+    assert lines[8:] == [f"files: {project.results}"]
     # Columns are flush with each other.
     assert len({len(line) for line in lines[:7]}) == 1
 
@@ -235,12 +238,13 @@ def test_warnings_stand_under_the_table_one_line_a_code(project: Project) -> Non
     result = project.run(*CONNECT)
     lines = summary_of(result)
     assert [line.split()[0] for line in lines[:3]] == ["syscall", "connect", "connect"]
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert lines[3].startswith(
         "warning: connect-auditd-trial1: 2 other tasks wanted to run (and 1 more trial"
     )
     assert lines[4] == "warning: connect-auditd-trial1: auditd dropped 7 events"
-    assert lines[5].startswith("files: ")
+    assert lines[5].startswith("switching ")
+    assert lines[6].startswith("files: ")
 
 
 @pytest.mark.parametrize(("calls", "warned"), [(3000, False), (4000, True)])
