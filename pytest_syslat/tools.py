@@ -62,6 +62,13 @@ def find_tool(name: str) -> Tool | None:
     return None
 
 
+def search_path() -> str:
+    """PATH with the cache behind it, for programs that start others by name."""
+    tree = cache_dir() / TOOLS_TREE
+    cached = (str(tree / directory) for directory in ("usr/sbin", "sbin", "usr/bin", "bin"))
+    return os.pathsep.join([os.environ.get("PATH", ""), *SYSTEM_DIRECTORIES, *cached])
+
+
 def find_lmbench(chosen: Path | None) -> Path:
     """The directory in which lmbench's programs stand on this host.
 

@@ -258,7 +258,10 @@ def _check_labels(labels: Iterable[str], settings: Settings) -> None:
             )
     for sign in settings.ready:
         if sign.arm is not None and sign.arm not in by_file.values():
-            raise UnknownAgent(f"--syslat-ready: no arm is called {sign.arm!r}")
+            named = ", ".join(by_file.values())
+            raise UnknownAgent(
+                f"no arm is called {sign.arm!r}, which --syslat-ready names: the arms are {named}"
+            )
 
 
 def _new_carrier(

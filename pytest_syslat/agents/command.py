@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_syslat.agents.protocol import AgentError, Processes
 from pytest_syslat.testbeds.protocol import Completed, Process, Role, Testbed, TestbedError
+from pytest_syslat.tools import search_path
 
 STOP_LIMIT_S = 20.0
 ASK_LIMIT_S = 20.0
@@ -79,7 +80,7 @@ class CommandCarrier:
                 role=Role.TRACER,
                 stdout=self._directory / "stdout",
                 stderr=self._directory / "stderr",
-                env=tool.env,
+                env={**tool.env, "PATH": search_path()},
             )
         except TestbedError as error:
             raise AgentError(f"{self.name}: {error}") from error

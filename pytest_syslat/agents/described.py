@@ -101,6 +101,12 @@ class DescribedAgent:
                 f"{self._arm}: on a host {self._description.name} is started with a policy: "
                 f"measure it as --agent={self._description.name}, or with a file of your own"
             )
+        takes_policy = host is None or host.service or "{policy}" in host.command
+        if self._policy.level is Level.OWN and not takes_policy:
+            raise AgentError(
+                f"{self._arm}: on a host the command of {self._description.name} takes no policy: "
+                "put {policy} into it, or leave the file out"
+            )
         before = self._loaded()
         self._carrier.prepare(lambda: self._look_at_first(before))
         self._await(self._still_loaded, UNLOAD_LIMIT_S)

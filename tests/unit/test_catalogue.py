@@ -340,7 +340,9 @@ def test_sign_for_an_arm_that_is_not_there(rootdir: Path) -> None:
     settings = Settings(ready=(ReadySign("snop", "log", "^PID"),))
     with pytest.raises(UnknownAgent) as caught:
         find(rootdir, "snoop=command:snoop", settings=settings)
-    assert str(caught.value) == "--syslat-ready: no arm is called 'snop'"
+    assert str(caught.value) == (
+        "no arm is called 'snop', which --syslat-ready names: the arms are vanilla, snoop"
+    )
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,19 @@ def test_on_and_off(make: Make, carrier: FakeCarrier, node: Node) -> None:
     assert node.statistics == "0", "the kernel is left as it was"
 
 
+def test_file_for_a_command_that_takes_none_is_refused(
+    make: Make, carrier: FakeCarrier, bench: Policy
+) -> None:
+    """It would be measured under the name of a policy that nobody reads."""
+    with pytest.raises(AgentError) as caught:
+        make(arm="mine+my.yaml", policy=Policy(Level.OWN, bench.file)).prepare()
+    assert str(caught.value) == (
+        "mine+my.yaml: on a host the command of mine takes no policy: put {policy} into it, or "
+        "leave the file out"
+    )
+    assert carrier.events == []
+
+
 def doubts(mine: DescribedAgent) -> list[str]:
     mine.activate()
     found: list[str] = mine.facts()["doubts"]
