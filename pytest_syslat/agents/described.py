@@ -30,6 +30,7 @@ POLICY_LIMIT_S = 60.0
 CANARY_LIMIT_S = 60.0
 UNLOAD_LIMIT_S = 30.0
 LEFTOVER_LIMIT_S = 60.0
+NOTICE_LIMIT_S = 5.0
 SETTLE_S = 1.0
 """Programs that are loaded one after the other come within so long of each other."""
 POLL_S = 0.2
@@ -92,7 +93,9 @@ class DescribedAgent:
 
     def prepare(self) -> None:
         """Install it unless it is there, and switch it off."""
+        self._foreign = self._loaded()
         self._carrier.prepare()
+        self._let_others_end()
         if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
             raise AgentError(
                 f"{self._arm}: {self._description.name} was installed by somebody else, with rules "
@@ -272,11 +275,20 @@ class DescribedAgent:
             gone = [each for each in self._programs if loaded is None or each.id not in loaded]
         except NodeLost:
             raise
-        except (AgentError, TestbedError) as error:
+        except AgentError as error:
             return str(error)
+        except TestbedError as error:
+            return self._ended() or str(error)
         if not gone:
             return None
         return f"{len(gone)} of its {len(self._programs)} BPF programs are not loaded any more"
+
+    def _ended(self) -> str | None:
+        """Whether it has ended, when it does not answer: what carries it tells that a bit later."""
+        deadline = time.monotonic() + NOTICE_LIMIT_S
+        while (problem := self._carrier.problem()) is None and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return problem
 
     # --- Off -------------------------------------------------------------------------------------
 
