@@ -31,6 +31,7 @@ POLICY_LIMIT_S = 60.0
 CANARY_LIMIT_S = 60.0
 UNLOAD_LIMIT_S = 30.0
 LEFTOVER_LIMIT_S = 60.0
+NOTICE_LIMIT_S = 5.0
 SETTLE_S = 1.0
 """Programs that are loaded one after the other come within so long of each other."""
 POLL_S = 0.2
@@ -107,10 +108,11 @@ class DescribedAgent:
                 f"{self._arm}: on a host the command of {self._description.name} takes no policy: "
                 "put {policy} into it, or leave the file out"
             )
-        before = self._loaded()
+        self._foreign = before = self._loaded()
         self._carrier.prepare(lambda: self._look_at_first(before))
         self._await(self._still_loaded, UNLOAD_LIMIT_S)
         self._programs = ()
+        self._let_others_end()
         if self._uses_a_strangers_policy and self._policy.level is not Level.BENCH:
             raise AgentError(
                 f"{self._arm}: {self._description.name} was installed by somebody else, with rules "
@@ -328,8 +330,10 @@ class DescribedAgent:
             now = self._own_programs(self._foreign)
         except NodeLost:
             raise
-        except (AgentError, TestbedError) as error:
+        except AgentError as error:
             return str(error)
+        except TestbedError as error:
+            return self._ended() or str(error)
         known, self._programs = self._programs, now
         gone = {each.id for each in known} - {each.id for each in now}
         if gone:
@@ -338,6 +342,13 @@ class DescribedAgent:
             # From here on they belong to what it is: the repeated trial has them from the start.
             return f"it has loaded {len(now) - len(known)} more BPF programs since it was ready"
         return None
+
+    def _ended(self) -> str | None:
+        """Whether it has ended, when it does not answer: what carries it tells that a bit later."""
+        deadline = time.monotonic() + NOTICE_LIMIT_S
+        while (problem := self._carrier.problem()) is None and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return problem
 
     # --- Off -------------------------------------------------------------------------------------
 

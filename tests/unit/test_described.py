@@ -29,7 +29,7 @@ ASK = ("ask",)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("READY", "POLICY", "CANARY", "UNLOAD", "LEFTOVER"):
+    for name in ("READY", "POLICY", "CANARY", "UNLOAD", "LEFTOVER", "NOTICE"):
         monkeypatch.setattr(described, f"{name}_LIMIT_S", 0.05)
     monkeypatch.setattr(described, "SETTLE_S", 0.0)
     monkeypatch.setattr(described, "POLL_S", 0.001)
