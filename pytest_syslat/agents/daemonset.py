@@ -78,6 +78,8 @@ class DaemonSetCarrier:
         self._selector = ""
         self._policies: list[Object] = []
         self._new_paths: list[str] = []
+        self._reaches_node = False
+        """Whether the node's own files can be reached, which a node may forbid even to root."""
         self._definitions: list[str] = []
 
     # --- Installing ------------------------------------------------------------------------------
@@ -139,7 +141,9 @@ class DaemonSetCarrier:
                 f"{self.name}: there is no DaemonSet {agent.daemonset}: install it, or give "
                 "another one"
             )
-        self._new_paths = [path for path in agent.node_paths if not self._is_on_node(path)]
+        self._reaches_node = self._on_node(["true"]).ok
+        if self._reaches_node:
+            self._new_paths = [path for path in agent.node_paths if not self._is_on_node(path)]
         for definition in agent.resource_definitions:
             self._note_definition(definition)
         if agent.chart is not None:
@@ -423,6 +427,9 @@ class DaemonSetCarrier:
         for status in self._running()["status"]["containerStatuses"]:
             found[f"image of {status['name']}"] = status["image"]
             found[f"image id of {status['name']}"] = status["imageID"]
+        if not (self.is_foreign or self._reaches_node) and self._agent.node_paths:
+            paths = ", ".join(self._agent.node_paths)
+            found["stays on the node, which lets nobody in"] = paths
         chart = self._agent.chart
         if chart is not None and not self.is_foreign:
             found["chart"] = self._chart or f"{chart.name} {chart.version} of {chart.repository}"
@@ -458,7 +465,8 @@ class DaemonSetCarrier:
         return self._on_node(["test", "-e", path]).ok
 
     def _remove_from_node(self, paths: Sequence[str]) -> None:
-        if not paths:
+        # Where the node's files cannot be reached, what is pinned shows by its programs.
+        if not (paths and self._reaches_node):
             return
         done = self._on_node(["rm", "-rf", "--one-file-system", "--", *paths])
         if not done.ok:
