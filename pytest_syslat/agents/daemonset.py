@@ -139,7 +139,8 @@ class DaemonSetCarrier:
                 f"{self.name}: there is no DaemonSet {agent.daemonset}: install it, or give "
                 "another one"
             )
-        self._new_paths = [path for path in agent.node_paths if not self._is_on_node(path)]
+        if self._can_enter_node():
+            self._new_paths = [path for path in agent.node_paths if not self._is_on_node(path)]
         for definition in agent.resource_definitions:
             self._note_definition(definition)
         if agent.chart is not None:
@@ -457,8 +458,15 @@ class DaemonSetCarrier:
     def _is_on_node(self, path: str) -> bool:
         return self._on_node(["test", "-e", path]).ok
 
+    def _can_enter_node(self) -> bool:
+        """Whether the node's files can be reached: not where its first process has more rights.
+
+        That is so in some virtual machines. What is pinned there stays loaded and is found by that.
+        """
+        return self._on_node(["true"]).ok
+
     def _remove_from_node(self, paths: Sequence[str]) -> None:
-        if not paths:
+        if not paths or not self._can_enter_node():
             return
         done = self._on_node(["rm", "-rf", "--one-file-system", "--", *paths])
         if not done.ok:
