@@ -302,7 +302,7 @@ def test_nothing_else_is_left(finished: Finished) -> None:
 
 
 def test_agents_that_do_nothing_are_refused(
-    project: Project, cluster: Cluster, before: Counter[str]
+    project: Project, cluster: Cluster, owner: Owner, before: Counter[str]
 ) -> None:
     """Without a load in the kernel there is nothing to measure, whatever an agent says of itself.
 
@@ -319,14 +319,18 @@ def test_agents_that_do_nothing_are_refused(
         "agents.described.CANARY_LIMIT_S": 4.0,
     }
     arms = ("falco", "observer", "tetragon")
-    code = project.run(
-        *QUICK,
-        *[f"--agent={arm}" for arm in arms],
-        option("falco", falco),
-        option("observer", observer),
-        option("tetragon", tetragon),
-        limit_s=LONG_RUN_S,
-    )
+    try:
+        code = project.run(
+            *QUICK,
+            *[f"--agent={arm}" for arm in arms],
+            option("falco", falco),
+            option("observer", observer),
+            option("tetragon", tetragon),
+            limit_s=LONG_RUN_S,
+        )
+    finally:
+        # Pods that nobody owns, in a namespace that stays: they have ended and go with nothing.
+        owner.kubectl("-n", "kube-system", "delete", "pod", "-l", "app=standin-lingers")
     said = project.said()
     assert code == 1, said
     for arm, reason in (
