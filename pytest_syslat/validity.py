@@ -196,12 +196,13 @@ def check_drops(
     if before is None or after is None:
         return []
     dropped = after - before
+    code = "agent-dropped" if kind == "traced" else f"agent-dropped-{kind}"
     if dropped < 0:
         return [undecided("agent-restarted", f"the drop counter of {agent} went back: restarted")]
     if dropped > DROPPED_SHARE_LIMIT * calls:
         return [
             undecided(
-                "agent-dropped",
+                code,
                 f"{agent} dropped {dropped:,} events during {calls:,} {kind} calls "
                 f"({_share(dropped, calls)}), more than {DROPPED_SHARE_LIMIT:.1%}: "
                 "with drops it looks faster than it is",
@@ -210,7 +211,7 @@ def check_drops(
     if not dropped:
         return []
     told = f"{agent} dropped {dropped:,} events during {calls:,} {kind} calls"
-    return [note("agent-dropped", f"{told} ({_share(dropped, calls)})")]
+    return [note(code, f"{told} ({_share(dropped, calls)})")]
 
 
 def _share(part: int, whole: int) -> str:

@@ -434,3 +434,10 @@ def test_load_without_a_beginning() -> None:
 def test_audit_waits(before: int | None, after: int | None, waited: bool) -> None:
     expected = [("warning", "audit-backlog")] if waited else []
     assert codes(check_audit_waits(before, after)) == expected
+
+
+def test_drops_beside_the_untraced_figure_have_a_code_of_their_own() -> None:
+    [found] = check_drops(0, 11, 10_000, "guard", "untraced")
+    assert found.code == "agent-dropped-untraced"
+    assert found.severity is Severity.UNDECIDED
+    assert found.detail.startswith("guard dropped 11 events during 10,000 untraced calls (0.11%)")
