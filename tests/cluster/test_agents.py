@@ -302,6 +302,7 @@ def test_nothing_else_is_left(finished: Finished) -> None:
 # --- Agents that do not work -------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_agents_that_do_nothing_are_refused(
     project: Project, cluster: Cluster, owner: Owner, before: Counter[str]
 ) -> None:
@@ -352,6 +353,7 @@ MISSING_IMAGE = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "limits", "reason"),
     [
@@ -468,6 +470,7 @@ def test_agents_of_somebody_else(
 # --- Runs that do not come to their end --------------------------------------------------------
 
 
+@pytest.mark.long
 def test_hanging_uninstall_is_told_and_can_be_finished(
     project: Project, cluster: Cluster, owner: Owner, before: Counter[str]
 ) -> None:
@@ -510,6 +513,7 @@ def test_hanging_uninstall_is_told_and_can_be_finished(
     expect_nothing_left(before, cluster)
 
 
+@pytest.mark.long
 def test_agent_that_crashes_and_run_that_is_killed(
     project: Project, cluster: Cluster, owner: Owner, before: Counter[str]
 ) -> None:
