@@ -36,7 +36,14 @@ def test_main_job_passes(finished: Project, cluster: Cluster) -> None:
 def test_files_are_those_of_a_run_on_a_host(finished: Project) -> None:
     root = finished.results
     expected = {"run.json"}  # and no overhead.csv: there is no agent
-    names = ("summary.csv", "stats_iqr.csv", "stats_raw.csv", "validity.csv", "user.csv")
+    names = (
+        "summary.csv",
+        "stats_iqr.csv",
+        "stats_raw.csv",
+        "validity.csv",
+        "user.csv",
+        "agent.csv",
+    )
     expected |= {f"vanilla/vanilla_{name}" for name in (*names, "sysinfo.txt")}
     expected |= {f"vanilla/vanilla_{syscall}_trial1.log" for syscall in SYSCALLS}
     found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
