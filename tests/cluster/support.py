@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import pytest
 import urllib3
 import yaml
 from kubernetes import client, config
@@ -350,7 +351,17 @@ class Project:
 
     def run(self, *arguments: str, limit_s: float = RUN_LIMIT_S) -> int:
         """Run pytest to its end."""
-        return self.start(*arguments).wait(limit_s)
+        return self.end_of(self.start(*arguments), limit_s)
+
+    def end_of(self, process: subprocess.Popen[bytes], limit_s: float = RUN_LIMIT_S) -> int:
+        """The exit code of a run; of one that hangs, what it said and where each thread is."""
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            # pytest's faulthandler answers this signal with a traceback of each thread.
+            process.send_signal(signal.SIGABRT)
+            process.wait(END_LIMIT_S)
+            pytest.fail(f"the run did not end within {limit_s:g} s:\n{self.said()}")
 
     def wait_for_step(self, process: subprocess.Popen[bytes], step: str, *, times: int = 1) -> None:
         """Wait until a run has come so often to a step, such as `openat-vanilla-trial2: traced`."""

@@ -134,7 +134,7 @@ class Finished:
             "all agents are installed",
         )
         self.during = state(cluster)
-        process.wait(LONG_RUN_S)
+        project.end_of(process, LONG_RUN_S)
         self.left = left_since(self.before, cluster)
 
 
@@ -488,7 +488,7 @@ def test_hanging_uninstall_is_told_and_can_be_finished(
     )
     process.send_signal(signal.SIGINT)
     try:
-        assert process.wait(LONG_RUN_S) == 2
+        assert project.end_of(process, LONG_RUN_S) == 2
         said = project.said()
         assert "Traceback" not in said
         told = project.lines("left behind: ")

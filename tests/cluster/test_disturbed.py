@@ -18,7 +18,7 @@ def test_pods_that_somebody_deletes_are_made_anew(project: Project, cluster: Clu
         cluster.delete_pod(name)
         project.wait_for_step(process, f"connect-vanilla-trial{trial}: traced", times=2)
         assert cluster.pods()[name]["metadata"]["uid"] != before
-    assert process.wait(120) == 0, project.said()
+    assert project.end_of(process) == 0, project.said()
 
     told = [re.sub(r"(REFUSED|p50) .*", r"\1", line) for line in project.trial_lines()]
     assert told == [
@@ -47,7 +47,7 @@ def test_server_that_is_away_for_a_while(project: Project, relay: Relay, cluster
     time.sleep(20)
     assert process.poll() is None, project.said()
     relay.restore()
-    assert process.wait(120) == 0, project.said()
+    assert project.end_of(process) == 0, project.said()
 
     lines = project.trial_lines()
     assert len(lines) == 3
@@ -69,7 +69,7 @@ def test_server_that_stays_away(project: Project, relay: Relay, cluster: Cluster
     process = project.start("benchmarks", *SHORT, "-k", "connect", "--syslat-trials=2")
     project.wait_for_step(process, "connect-vanilla-trial2: untraced")
     relay.cut()
-    assert process.wait(150) not in (0, None)
+    assert project.end_of(process) not in (0, None)
     said = project.said()
     assert "Traceback" not in said
     [told] = [line for line in project.lines("left behind: ") if "namespace" in line]

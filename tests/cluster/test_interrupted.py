@@ -42,7 +42,7 @@ def expect_orderly_end(
 ) -> None:
     """A signal in the second trial: the first one's files are kept, and all else is removed."""
     process.send_signal(number)
-    assert process.wait(60) == 2, project.said()
+    assert project.end_of(process) == 2, project.said()
     said = project.said()
     assert "left behind" not in said
     assert "Traceback" not in said
