@@ -67,6 +67,22 @@ def ordered(trouble: str) -> list[Object]:
     return [{"name": "STANDIN_TROUBLE", "value": trouble}]
 
 
+def crashing(agent: str, directory: Path) -> Path:
+    """A copy of a stand-in that ends a second after each start."""
+    if agent == "falco":
+        return chart(agent, directory, {"extra": {"env": ordered("never-ready,crash")}})
+    if agent == "tetragon":
+        return chart(agent, directory, {"tetragon": {"extraEnv": ordered("never-ready,crash")}})
+    copy = directory / "manifests" / agent
+    shutil.copytree(STANDINS / agent, copy)
+    for file in copy.glob("*_kloudknox.yaml"):
+        orders = "valueFrom: {configMapKeyRef: {name: standin, key: trouble, optional: true}}"
+        text = file.read_text()
+        assert orders in text
+        file.write_text(text.replace(orders, "value: never-ready,crash"))
+    return copy
+
+
 def option(name: str, place: Path) -> str:
     """What has an agent installed from there."""
     return f"--syslat-chart={name}={place}"

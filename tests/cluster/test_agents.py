@@ -21,6 +21,7 @@ from .agents_support import (
     bad_policy,
     chart,
     charts,
+    crashing,
     describe_observer,
     left_since,
     option,
@@ -363,7 +364,7 @@ MISSING_IMAGE = (
             r"not within 8 s: pod falco-\w+: its container falco runs and is not ready",
         ),
         (
-            {"extra": {"env": ordered("crash")}},
+            {"extra": {"env": ordered("never-ready,crash")}},
             {},
             r"pod falco-\w+ does not start: back-off .* restarting failed container=falco .*",
         ),
@@ -383,6 +384,27 @@ def test_installation_that_fails(
     falco = chart("falco", project.directory, changes)
     told = project.refusal(*QUICK, "--agent=falco", option("falco", falco))
     assert re.fullmatch(f"falco: {reason}", told)
+    expect_nothing_left(before, cluster)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("agent", ["falco", "tetragon", "kloudknox"])
+def test_nothing_is_left_of_a_failed_installation_and_of_a_killed_run(
+    agent: str, project: Project, cluster: Cluster, before: Counter[str]
+) -> None:
+    project.limits = {"agents.daemonset.PROBLEM_GRACE_S": 5.0}
+    crashes = option(agent, crashing(agent, project.directory))
+    told = project.refusal(*QUICK, f"--agent={agent}", crashes)
+    assert re.match(rf"{agent}: pod {agent}-\w+ does not start: back-off ", told)
+    expect_nothing_left(before, cluster)
+
+    project.limits = {}
+    process = project.start(*QUICK, f"--agent={agent}", *charts(), "--syslat-lmbench-reps=20")
+    project.wait_for_step(process, f"openat-{agent}-trial1: traced")
+    process.kill()
+    assert process.wait(10) == -signal.SIGKILL
+    assert any(agent in each for each in state(cluster) - before)
+    project.clean()
     expect_nothing_left(before, cluster)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .api import ACCOUNT, Api
 
-LASTS_S = 30
+LASTS_S = 8
 NAME = "standin-lingers"
 IMAGE = "docker.io/pytest-syslat/observer:1"
 COMMAND = (
