@@ -31,6 +31,8 @@ sh -c 'echo $$ >"$0"; exec setpriv --pdeathsig KILL taskset --cpu-list "$@"' \\
 class CommandCarrier:
     """One program, in the foreground."""
 
+    is_foreign = True
+
     def __init__(self, testbed: Testbed, name: str, command: str) -> None:
         """Nothing is started yet; raises AgentError where it cannot be.
 

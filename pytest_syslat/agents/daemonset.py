@@ -72,7 +72,6 @@ class DaemonSetCarrier:
         self._label = switch_label(self.namespace, self.daemonset)
         self.user: str | None = None
         self.is_foreign = False
-        """Whether somebody else has installed it."""
         self._prepared = False
         self._pod: Object | None = None
         self._selector = ""

@@ -125,11 +125,10 @@ class DescribedAgent:
         Of one that was there before us, those count that its processes hold.
         """
         self._foreign = before
-        was_there = getattr(self._carrier, "is_foreign", True)
+        was_there = self._carrier.is_foreign
         if before is not None:
-            self._programs = self._own_programs(
-                set() if was_there else before, unheld=not was_there
-            )
+            foreign = set() if was_there else before
+            self._programs = self._own_programs(foreign, unheld=not was_there)
 
     # --- On --------------------------------------------------------------------------------------
 
@@ -305,11 +304,9 @@ class DescribedAgent:
 
     @property
     def _uses_a_strangers_policy(self) -> bool:
-        """Whether the rules are those of somebody else's installation."""
-        cluster = self._description.kubernetes
-        return bool(
-            cluster and cluster.policy_config_map and getattr(self._carrier, "is_foreign", False)
-        )
+        """Whether the rules are those of somebody else's installation; on a host they never are."""
+        cluster = self._description.kubernetes if self._testbed.cluster is not None else None
+        return bool(cluster and cluster.policy_config_map and self._carrier.is_foreign)
 
     def _runs(self) -> dict[int, int]:
         ours = {each.id for each in self._programs}

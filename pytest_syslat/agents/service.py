@@ -18,6 +18,8 @@ UP = ("active", "activating", "reloading")
 class ServiceCarrier:
     """One unit. It must be there; it is neither installed nor enabled."""
 
+    is_foreign = True
+
     def __init__(self, testbed: Testbed, name: str, unit: str) -> None:
         """Nothing is asked yet; raises AgentError where there is no such thing."""
         if testbed.cluster is not None:
