@@ -108,8 +108,8 @@ class DescribedAgent:
                 f"{self._arm}: on a host the command of {self._description.name} takes no policy: "
                 "put {policy} into it, or leave the file out"
             )
-        self._foreign = before = self._loaded()
-        self._carrier.prepare(lambda: self._look_at_first(before))
+        self._foreign = self._loaded()
+        self._carrier.prepare(self._look_at_first)
         self._await(self._still_loaded, UNLOAD_LIMIT_S)
         self._programs = ()
         self._let_others_end()
@@ -119,16 +119,16 @@ class DescribedAgent:
                 f"of its own: measure it as --agent={self._description.name}"
             )
 
-    def _look_at_first(self, before: set[int] | None) -> None:
+    def _look_at_first(self) -> None:
         """Keep the programs that it has before it is stopped: they must go, too.
 
         Of one that was there before us, those count that its processes hold.
         """
-        self._foreign = before
+        if self._foreign is None:
+            return
         was_there = self._carrier.is_foreign
-        if before is not None:
-            foreign = set() if was_there else before
-            self._programs = self._own_programs(foreign, unheld=not was_there)
+        foreign = set() if was_there else self._foreign
+        self._programs = self._own_programs(foreign, unheld=not was_there)
 
     # --- On --------------------------------------------------------------------------------------
 
