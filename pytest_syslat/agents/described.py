@@ -22,6 +22,7 @@ from pytest_syslat.agents.carrier import Carrier
 from pytest_syslat.agents.description import Description
 from pytest_syslat.agents.evidence import Evidence
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
+from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.bpf_programs import BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics
 from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
@@ -513,8 +514,6 @@ class DescribedAgent:
         return self._version or "told once it is on"
 
     def _await(self, reason: Callable[[], str | None], limit_s: float) -> None:
-        deadline = time.monotonic() + limit_s
-        while (why := reason()) is not None:
-            if time.monotonic() > deadline:
-                raise AgentError(f"{self._arm}: not within {limit_s:g} s: {why}")
-            time.sleep(POLL_S)
+        why = wait_while(reason, limit_s, POLL_S)
+        if why is not None:
+            raise AgentError(f"{self._arm}: not within {limit_s:g} s: {why}")
