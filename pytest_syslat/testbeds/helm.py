@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +78,7 @@ def install(context: str, request: ChartRequest) -> None:
                 what,
             )
         return
-    _by_library(
-        {
-            "do": "install",
-            "context": context,
-            "namespace": request.namespace,
-            "release": request.release,
-            "chart": request.chart,
-            "repository": request.repository,
-            "version": request.version,
-            "values": request.values,
-            "labels": request.labels,
-        },
-        what,
-    )
+    _by_library({"do": "install", "context": context, **asdict(request)}, what)
 
 
 def uninstall(context: str, release: str, namespace: str) -> bool:
