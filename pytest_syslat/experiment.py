@@ -302,17 +302,21 @@ class Experiment:
         step("switching")
         switched = self._arms.activate(arm)
         self.switching_s += time.monotonic() - begin_s
-        if arm not in self._warmed and self.record is not None:
-            facts = self._arms.agent(arm).facts()
-            self.record.agent_is_on(arm, facts)
-            self.warnings += [f"{arm}: {doubt}" for doubt in facts.get("doubts", ())]
-            if facts.get("unproven"):
-                self._unproven.add(arm)
         if arm not in self._warmed:
+            self._note_facts(arm)
             self._warmed.add(arm)
             self._warm_up(self.settings.warmup_s, step)
         elif switched:
             self._warm_up(self.settings.warmup_s * LATER_WARMUP_SHARE, step)
+
+    def _note_facts(self, arm: str) -> None:
+        """Keep what its agent tells once it is on for the first time."""
+        assert self.record is not None
+        facts = self._arms.agent(arm).facts()
+        self.record.agent_is_on(arm, facts)
+        self.warnings += [f"{arm}: {doubt}" for doubt in facts.get("doubts", ())]
+        if facts.get("unproven"):
+            self._unproven.add(arm)
 
     def _warm_up(self, seconds: float, step: Step) -> None:
         """Unrecorded load: caches, buffers and the agent itself come to their steady state."""
