@@ -21,7 +21,7 @@ from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.bpf_programs import BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics, run_time
 from pytest_syslat.syscalls import SYSCALLS
-from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError, last_line
 
 NAME = "calibration"
 PLACES = {"entry": ("enter",), "exit": ("exit",), "both": ("enter", "exit")}
@@ -119,8 +119,7 @@ class Calibration:
             return "calibration is switched off"
         if self._process.poll() is not None:
             told = self._testbed.read(self._stderr, role=Role.TRACER).decode(errors="replace")
-            reason = (told.strip().splitlines() or ["no reason given"])[-1]
-            return f"calibration's bpftrace has ended: {reason}"
+            return f"calibration's bpftrace has ended: {last_line(told) or 'no reason given'}"
         problem = self._statistics.problem()
         if problem:
             return problem

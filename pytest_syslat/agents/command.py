@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_syslat.agents.protocol import AgentError, Processes
-from pytest_syslat.testbeds.protocol import Completed, Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import (
+    Completed,
+    Process,
+    Role,
+    Testbed,
+    TestbedError,
+    last_line,
+)
 from pytest_syslat.tools import search_path
 
 STOP_LIMIT_S = 20.0
@@ -110,8 +117,7 @@ class CommandCarrier:
         if self._process is None:
             return "it has not been started"
         if self._process.poll() is not None:
-            lines = [line for line in self.log().splitlines() if line.strip()]
-            raise AgentError(f"{self.name} has ended: {lines[-1] if lines else 'it said nothing'}")
+            raise AgentError(f"{self.name} has ended: {last_line(self.log()) or 'it said nothing'}")
         if self._pid is None:
             text = self._testbed.read(self._pid_file, role=Role.TRACER).strip()
             if not text:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_syslat.testbeds.cluster_api import ClusterApi
-from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.testbeds.protocol import TestbedError, last_line
 
 LIMIT_S = 180.0
 UNINSTALL_LIMIT_S = 60
@@ -149,7 +149,7 @@ def _done(command: Sequence[str], what: str, stdin: str | None = None) -> None:
     except OSError as error:
         raise TestbedError(f"cannot {what}: {error.strerror}") from None
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = said[-1].removeprefix("Error: ") if said else f"exit code {done.returncode}"
+        said = last_line(done.stderr)
+        reason = said.removeprefix("Error: ") if said else f"exit code {done.returncode}"
         kind = _NoRelease if reason.endswith(ABSENT) else TestbedError
         raise kind(f"cannot {what}: {reason}")
