@@ -285,9 +285,13 @@ class Experiment:
             trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))
         else:
             trial = self._bench.measure(key, self._arms.agent(key.arm), step)
-            not_idle = self._arms.not_idle()
-            if not_idle:
-                trial = trial.with_finding(invalid("other-arm-active", not_idle))
+            try:
+                not_idle = self._arms.not_idle()
+            except NodeLost as error:
+                trial = trial.with_finding(invalid("testbed-failed", str(error)))
+            else:
+                if not_idle:
+                    trial = trial.with_finding(invalid("other-arm-active", not_idle))
             if key.arm in self._unproven:
                 trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
         return self._finished(trial, attempt, number, total)

@@ -182,10 +182,12 @@ class Calibration:
 
     def deactivate(self) -> None:
         """End bpftrace, wait until its programs are unloaded, and keep no statistics any more."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.end()
-        self._statistics.release()
+        try:
+            if self._process is not None:
+                process, self._process = self._process, None
+                process.end()
+        finally:
+            self._statistics.release()
         if wait_while(self._still_loaded, UNLOAD_LIMIT_S, POLL_S) is not None:
             raise AgentError(
                 f"calibration's programs were still loaded {UNLOAD_LIMIT_S:g} s after its end"

@@ -129,18 +129,21 @@ class CommandCarrier:
 
     def stop(self) -> None:
         """Ask it to end, and see to it that all that it started does."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
-        if self._pid is not None:
-            self._testbed.run(
-                ["kill", f"-{signal.SIGTERM}", str(self._pid)],
-                role=Role.NODE,
-                timeout_s=ASK_LIMIT_S,
-            )
-            process.wait(STOP_LIMIT_S)
-        process.end()
-        self._pid = None
+        try:
+            # The number of one that has ended may be somebody else's by now.
+            if self._pid is not None and process.poll() is None:
+                self._testbed.run(
+                    ["kill", f"-{signal.SIGTERM}", str(self._pid)],
+                    role=Role.NODE,
+                    timeout_s=ASK_LIMIT_S,
+                )
+                process.wait(STOP_LIMIT_S)
+        finally:
+            process.end()
+            self._process = self._pid = None
 
     def remains(self) -> str | None:
         """Whether it still runs."""

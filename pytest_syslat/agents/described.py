@@ -211,7 +211,7 @@ class DescribedAgent:
         try:
             bodies = [body for body in yaml.safe_load_all(file.read_text()) if body]
             return str(bodies[0]["metadata"]["name"])
-        except (yaml.YAMLError, IndexError, KeyError, TypeError):
+        except (OSError, yaml.YAMLError, IndexError, KeyError, TypeError):
             return file.name
 
     def _settle(self) -> None:

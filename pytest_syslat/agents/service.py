@@ -40,10 +40,11 @@ class ServiceCarrier:
             raise AgentError(f"{self.name}: systemctl was not found: this host has no systemd")
         if self._shown("LoadState") != "loaded":
             raise AgentError(f"{self.name}: systemd knows no unit {self._unit}: give its full name")
+        # Set first: what is remembered from here on is put back by `remove`.
+        self._prepared = True
         if self._shown("ActiveState") in UP:
             remember(self._testbed, self._unit)
             running()
-        self._prepared = True
         self.stop()
 
     def start(self, policy: Path | None) -> None:
