@@ -11,7 +11,14 @@ from typing import Any
 
 from pytest_syslat.agents.protocol import KernelTime, Processes
 from pytest_syslat.resources import resource
-from pytest_syslat.testbeds.protocol import NodeLost, Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import (
+    NodeLost,
+    Process,
+    Role,
+    Testbed,
+    TestbedError,
+    last_line,
+)
 
 PROGRAM = "manifests/programs/agent_sampler.py"
 START_LIMIT_S = 20.0
@@ -160,8 +167,8 @@ class CostSampler:
         return self._testbed.read(path, role=Role.NODE).decode(errors="replace")
 
     def _complaint(self) -> str:
-        lines = self._said(self._stderr).strip().splitlines()
-        return f"the sampler ended early: {lines[-1] if lines else 'it said nothing'}"
+        reason = last_line(self._said(self._stderr)) or "it said nothing"
+        return f"the sampler ended early: {reason}"
 
 
 def parse_usage(line: str) -> Usage:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_syslat.agents.protocol import Agent, AgentError, AgentFactory
+from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.testbeds.protocol import Testbed
 
@@ -65,11 +66,9 @@ class Arms:
             self._timed("off", self._agents[self.active].deactivate)
             self.active = arm
             self._timed("on", self._agents[arm].activate)
-        deadline = time.monotonic() + READY_LIMIT_S
-        while (reason := self._agents[arm].ready()) is not None:
-            if time.monotonic() > deadline:
-                raise AgentError(f"{arm} was not ready within {READY_LIMIT_S:g} s: {reason}")
-            time.sleep(POLL_S)
+        reason = wait_while(self._agents[arm].ready, READY_LIMIT_S, POLL_S)
+        if reason is not None:
+            raise AgentError(f"{arm} was not ready within {READY_LIMIT_S:g} s: {reason}")
         self._settled = True
         return switch
 

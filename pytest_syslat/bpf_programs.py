@@ -87,7 +87,7 @@ def list_programs(testbed: Testbed) -> list[BpfProgram] | None:
     What a network device runs (XDP, tc) is listed without the device. Programs that are attached
     to a cgroup without a link are listed without it where the tracer sees no cgroup v2.
     """
-    shown = {kind: _bpftool(testbed, kind, "show") for kind in ("prog", "link", "perf")}
+    shown = {kind: bpftool_list(testbed, kind, "show") for kind in ("prog", "link", "perf")}
     programs, links, perf = shown["prog"], shown["link"], shown["perf"]
     if programs is None or links is None or perf is None:
         return None
@@ -101,7 +101,7 @@ def list_programs(testbed: Testbed) -> list[BpfProgram] | None:
         places.setdefault(entry.get("prog_id", 0), set()).update(_perf_places(entry))
     for entry in links:
         places.setdefault(entry.get("prog_id", 0), set()).update(_link_places(entry, functions))
-    for group in _bpftool(testbed, "cgroup", "tree") or []:
+    for group in bpftool_list(testbed, "cgroup", "tree") or []:
         for entry in group.get("programs", []):
             places.setdefault(entry["id"], set()).add(f"cgroup {entry.get('attach_type')}")
     return [
@@ -118,7 +118,8 @@ def list_programs(testbed: Testbed) -> list[BpfProgram] | None:
     ]
 
 
-def _bpftool(testbed: Testbed, *words: str) -> list[Entry] | None:
+def bpftool_list(testbed: Testbed, *words: str) -> list[Entry] | None:
+    """What bpftool lists when it is asked, such as for `link show`; None where it cannot tell."""
     return _json_list(testbed, ["bpftool", "-j", *words])
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from pytest_syslat.agents.protocol import KernelTime
-from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError, last_line
 
 SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 """Of bpf(2), by machine."""
@@ -85,7 +85,7 @@ class BpfStatistics:
                 break
             time.sleep(POLL_S)
         told = self._testbed.read(self._stderr, role=Role.NODE).decode(errors="replace")
-        reason = (told.strip().splitlines() or ["no reason given"])[-1]
+        reason = last_line(told) or "no reason given"
         raise TestbedError(f"the kernel's BPF statistics could not be switched on: {reason}")
 
     def _set_switch(self) -> None:

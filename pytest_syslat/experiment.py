@@ -285,9 +285,13 @@ class Experiment:
             trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))
         else:
             trial = self._bench.measure(key, self._arms.agent(key.arm), step)
-            not_idle = self._arms.not_idle()
-            if not_idle:
-                trial = trial.with_finding(invalid("other-arm-active", not_idle))
+            try:
+                not_idle = self._arms.not_idle()
+            except NodeLost as error:
+                trial = trial.with_finding(invalid("testbed-failed", str(error)))
+            else:
+                if not_idle:
+                    trial = trial.with_finding(invalid("other-arm-active", not_idle))
             if key.arm in self._unproven:
                 trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
         return self._finished(trial, attempt, number, total)
@@ -302,17 +306,21 @@ class Experiment:
         step("switching")
         switched = self._arms.activate(arm)
         self.switching_s += time.monotonic() - begin_s
-        if arm not in self._warmed and self.record is not None:
-            facts = self._arms.agent(arm).facts()
-            self.record.agent_is_on(arm, facts)
-            self.warnings += [f"{arm}: {doubt}" for doubt in facts.get("doubts", ())]
-            if facts.get("unproven"):
-                self._unproven.add(arm)
         if arm not in self._warmed:
+            self._note_facts(arm)
             self._warmed.add(arm)
             self._warm_up(self.settings.warmup_s, step)
         elif switched:
             self._warm_up(self.settings.warmup_s * LATER_WARMUP_SHARE, step)
+
+    def _note_facts(self, arm: str) -> None:
+        """Keep what its agent tells once it is on for the first time."""
+        assert self.record is not None
+        facts = self._arms.agent(arm).facts()
+        self.record.agent_is_on(arm, facts)
+        self.warnings += [f"{arm}: {doubt}" for doubt in facts.get("doubts", ())]
+        if facts.get("unproven"):
+            self._unproven.add(arm)
 
     def _warm_up(self, seconds: float, step: Step) -> None:
         """Unrecorded load: caches, buffers and the agent itself come to their steady state."""

@@ -11,14 +11,12 @@ uses neither BPF nor ftrace, cannot be seen.
 from __future__ import annotations
 
 import enum
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
+from pytest_syslat.bpf_programs import LIST_LIMIT_S, bpftool_list
+from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
 
-LIST_LIMIT_S = 30.0
 EVENT_PREFIXES = ("sys_enter_", "sys_exit_")
 RAW_TRACEPOINTS = ("sys_enter", "sys_exit")
 # `enable` of a group of events tells in one read that all are off; only then is it 0.
@@ -68,8 +66,8 @@ def list_holders(testbed: Testbed) -> list[Holder] | None:
     Three sources, since none knows all: BPF programs on perf events, BPF links (also those that
     are pinned and held by no process), and events that ftrace has enabled.
     """
-    perf = _bpftool(testbed, "perf")
-    links = _bpftool(testbed, "link")
+    perf = bpftool_list(testbed, "perf", "show")
+    links = bpftool_list(testbed, "link", "show")
     enabled = _ftrace_events(testbed)
     if perf is None or links is None or enabled is None:
         return None
@@ -96,19 +94,6 @@ def _add(
     raw = name in RAW_TRACEPOINTS
     comm = "ftrace or a pinned program" if pid is None else _comm(testbed, pid)
     found.setdefault((name, raw, pid), Holder(pid, comm, name, raw))
-
-
-def _bpftool(testbed: Testbed, kind: str) -> list[dict[str, Any]] | None:
-    try:
-        shown = testbed.run(
-            ["bpftool", "-j", kind, "show"], role=Role.TRACER, timeout_s=LIST_LIMIT_S
-        )
-        entries = json.loads(shown.stdout or "[]") if shown.ok else None
-    except NodeLost:
-        raise
-    except (TestbedError, ValueError):
-        return None
-    return entries if isinstance(entries, list) else None
 
 
 def _ftrace_events(testbed: Testbed) -> list[str] | None:

@@ -22,11 +22,6 @@ class Syscall:
     measured_call: str
     """What the measured call is, in words for messages."""
 
-    @property
-    def enter_event(self) -> str:
-        """The tracepoint at entry."""
-        return f"syscalls:sys_enter_{self.name}"
-
 
 AT_FDCWD = -100
 MARK_SOCKET = 100

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from pytest_syslat.resources import resource
-from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError, last_line
 
 LAT_CONNECT_PORT = 31237
 """lat_connect has this port built in; `bw_tcp -s` listens on another one."""
@@ -66,8 +66,7 @@ class TcpServer:
                 return
             if self._process.poll() is not None:
                 told = self._testbed.read(stderr, role=Role.SERVER).decode(errors="replace")
-                lines = told.strip().splitlines()
-                reason = lines[-1] if lines else "it ended at once"
+                reason = last_line(told) or "it ended at once"
                 raise TestbedError(f"the TCP server did not start: {reason}")
             time.sleep(POLL_S)
         self.stop()

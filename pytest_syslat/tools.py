@@ -12,6 +12,8 @@ from pathlib import Path
 
 LMBENCH_PROGRAMS = ("lat_proc", "lat_syscall", "lat_connect")
 TOOLS_TREE = "tools"
+TREE_DIRECTORIES = ("usr/sbin", "sbin", "usr/bin", "bin")
+"""Where programs stand in the cache's tree."""
 SYSTEM_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
 
@@ -55,7 +57,7 @@ def find_tool(name: str) -> Tool | None:
     if installed:
         return Tool(installed)
     tree = cache_dir() / TOOLS_TREE
-    for directory in ("usr/sbin", "sbin", "usr/bin", "bin"):
+    for directory in TREE_DIRECTORIES:
         program = tree / directory / name
         if os.access(program, os.X_OK):
             return Tool(str(program), library_path())
@@ -65,7 +67,7 @@ def find_tool(name: str) -> Tool | None:
 def search_path() -> str:
     """PATH with the cache behind it, for programs that start others by name."""
     tree = cache_dir() / TOOLS_TREE
-    cached = (str(tree / directory) for directory in ("usr/sbin", "sbin", "usr/bin", "bin"))
+    cached = (str(tree / directory) for directory in TREE_DIRECTORIES)
     return os.pathsep.join([os.environ.get("PATH", ""), *SYSTEM_DIRECTORIES, *cached])
 
 

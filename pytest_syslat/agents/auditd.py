@@ -15,7 +15,7 @@ from typing import Any
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
 from pytest_syslat.kernel_audit import KEY, LOCKED, KernelAudit, is_quiet_rule
 from pytest_syslat.resources import resource
-from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError, last_line
 
 BENCH_RULES = Path("policies/auditd/bench.rules")
 BACKLOG_LIMIT = 8192
@@ -111,8 +111,7 @@ class AuditDaemon:
         while self.audit.status()["pid"] == 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._testbed.read(stderr, role=Role.NODE).decode(errors="replace")
-                told = said.strip().splitlines()
-                raise AgentError(f"auditd did not start: {told[-1] if told else 'no reason given'}")
+                raise AgentError(f"auditd did not start: {last_line(said) or 'no reason given'}")
             time.sleep(POLL_S)
 
     def _check_space(self) -> None:

@@ -13,15 +13,15 @@ of work has it as its intercept.
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
+from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.bpf_programs import BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics, run_time
 from pytest_syslat.syscalls import SYSCALLS
-from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Process, Role, Testbed, TestbedError, last_line
 
 NAME = "calibration"
 PLACES = {"entry": ("enter",), "exit": ("exit",), "both": ("enter", "exit")}
@@ -119,8 +119,7 @@ class Calibration:
             return "calibration is switched off"
         if self._process.poll() is not None:
             told = self._testbed.read(self._stderr, role=Role.TRACER).decode(errors="replace")
-            reason = (told.strip().splitlines() or ["no reason given"])[-1]
-            return f"calibration's bpftrace has ended: {reason}"
+            return f"calibration's bpftrace has ended: {last_line(told) or 'no reason given'}"
         problem = self._statistics.problem()
         if problem:
             return problem
@@ -142,18 +141,19 @@ class Calibration:
         if self._process is not None:
             return "calibration runs"
         try:
-            return "calibration's programs are still loaded" if self._left() else None
+            return self._still_loaded()
         except TestbedError as error:
             return str(error)
 
-    def _left(self) -> bool:
-        """Whether a program of the last activation is still loaded; raises TestbedError."""
+    def _still_loaded(self) -> str | None:
+        """Whether a program of the last activation is; raises TestbedError."""
         if not self._programs:
-            return False
+            return None
         loaded = list_programs(self._testbed)
         if loaded is None:
             raise TestbedError("bpftool cannot tell whether calibration's programs are unloaded")
-        return bool({each.id for each in loaded} & {each.id for each in self._programs})
+        left = {each.id for each in loaded} & {each.id for each in self._programs}
+        return "calibration's programs are still loaded" if left else None
 
     def drops(self) -> int | None:
         """It makes no events."""
@@ -182,17 +182,16 @@ class Calibration:
 
     def deactivate(self) -> None:
         """End bpftrace, wait until its programs are unloaded, and keep no statistics any more."""
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.end()
-        self._statistics.release()
-        deadline = time.monotonic() + UNLOAD_LIMIT_S
-        while self._left():
-            if time.monotonic() > deadline:
-                raise AgentError(
-                    f"calibration's programs were still loaded {UNLOAD_LIMIT_S:g} s after its end"
-                )
-            time.sleep(POLL_S)
+        try:
+            if self._process is not None:
+                process, self._process = self._process, None
+                process.end()
+        finally:
+            self._statistics.release()
+        if wait_while(self._still_loaded, UNLOAD_LIMIT_S, POLL_S) is not None:
+            raise AgentError(
+                f"calibration's programs were still loaded {UNLOAD_LIMIT_S:g} s after its end"
+            )
 
     def remove(self) -> None:
         """Switch it off; nothing else was changed."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pytest_syslat.tcp_server import LAT_CONNECT_PORT, server_address
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
 
 ROUNDS = 20
 LIMIT_S = 30.0
-PORT = 31237
 CALLS = """
 import os, socket, sys
 address, port, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -27,9 +27,9 @@ def make_calls(testbed: Testbed) -> None:
 
     Whether the connection is accepted does not matter: the call is seen either way.
     """
-    address = testbed.endpoint.address if testbed.endpoint else "127.0.0.1"
+    where = [server_address(testbed), str(LAT_CONNECT_PORT)]
     done = testbed.run(
-        [testbed.python, "-I", "-S", "-c", CALLS, address, str(PORT), str(ROUNDS)],
+        [testbed.python, "-I", "-S", "-c", CALLS, *where, str(ROUNDS)],
         role=Role.WORKLOAD,
         timeout_s=LIMIT_S,
     )

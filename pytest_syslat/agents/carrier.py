@@ -19,6 +19,9 @@ class Carrier(Protocol):
 
     user: str | None
     """The arm that has it switched on."""
+    is_foreign: bool
+    """Whether somebody else has installed it; then it may have been on before. On a host always so,
+    in a cluster known once it is prepared."""
 
     def prepare(self, running: Callable[[], None]) -> None:
         """Install it, if need be, and leave it off; done once. Raises AgentError.

@@ -17,6 +17,7 @@ from pytest_syslat.agents.command import CommandCarrier
 from pytest_syslat.agents.daemonset import DaemonSetCarrier
 from pytest_syslat.agents.described import DescribedAgent, Level, Policy
 from pytest_syslat.agents.description import (
+    NAMESPACED,
     Description,
     OnHost,
     OnKubernetes,
@@ -202,7 +203,7 @@ class Catalogue:
     def _unnamed(self, label: str, kind: str, rest: str, settings: Settings) -> AgentFactory:
         """An agent of which nothing is known but what carries it."""
         if kind == "daemonset":
-            if not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", rest):
+            if not NAMESPACED.fullmatch(rest):
                 raise UnknownAgent(f"'{kind}:{rest}': daemonset:NAMESPACE/NAME is needed")
             description = Description(label, kubernetes=OnKubernetes(daemonset=rest))
         elif kind == "service":
@@ -230,14 +231,11 @@ class Catalogue:
         self, testbed: Testbed, rootdir: Path, description: Description, settings: Settings
     ) -> Carrier:
         # By what is carried and not by name: any arm may be called like an agent.
-        carried = (description.kubernetes, description.host)
+        cluster = description.kubernetes
+        carried = (cluster, description.host)
         if carried not in self._carriers:
             for other, _ in self._carriers:
-                if (
-                    other
-                    and description.kubernetes
-                    and (other.daemonset == description.kubernetes.daemonset)
-                ):
+                if other and cluster and other.daemonset == cluster.daemonset:
                     raise AgentError(
                         f"{description.name}: the DaemonSet {other.daemonset} is that of another "
                         "arm, too: leave one of them out"

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_syslat.agents.protocol import AgentError, Processes
-from pytest_syslat.testbeds.protocol import Completed, Process, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import (
+    Completed,
+    Process,
+    Role,
+    Testbed,
+    TestbedError,
+    last_line,
+)
 from pytest_syslat.tools import search_path
 
 STOP_LIMIT_S = 20.0
@@ -30,6 +37,8 @@ sh -c 'echo $$ >"$0"; exec setpriv --pdeathsig KILL taskset --cpu-list "$@"' \\
 
 class CommandCarrier:
     """One program, in the foreground."""
+
+    is_foreign = True
 
     def __init__(self, testbed: Testbed, name: str, command: str) -> None:
         """Nothing is started yet; raises AgentError where it cannot be.
@@ -108,8 +117,7 @@ class CommandCarrier:
         if self._process is None:
             return "it has not been started"
         if self._process.poll() is not None:
-            lines = [line for line in self.log().splitlines() if line.strip()]
-            raise AgentError(f"{self.name} has ended: {lines[-1] if lines else 'it said nothing'}")
+            raise AgentError(f"{self.name} has ended: {last_line(self.log()) or 'it said nothing'}")
         if self._pid is None:
             text = self._testbed.read(self._pid_file, role=Role.TRACER).strip()
             if not text:
@@ -121,18 +129,21 @@ class CommandCarrier:
 
     def stop(self) -> None:
         """Ask it to end, and see to it that all that it started does."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
-        if self._pid is not None:
-            self._testbed.run(
-                ["kill", f"-{signal.SIGTERM}", str(self._pid)],
-                role=Role.NODE,
-                timeout_s=ASK_LIMIT_S,
-            )
-            process.wait(STOP_LIMIT_S)
-        process.end()
-        self._pid = None
+        try:
+            # The number of one that has ended may be somebody else's by now.
+            if self._pid is not None and process.poll() is None:
+                self._testbed.run(
+                    ["kill", f"-{signal.SIGTERM}", str(self._pid)],
+                    role=Role.NODE,
+                    timeout_s=ASK_LIMIT_S,
+                )
+                process.wait(STOP_LIMIT_S)
+        finally:
+            process.end()
+            self._process = self._pid = None
 
     def remains(self) -> str | None:
         """Whether it still runs."""

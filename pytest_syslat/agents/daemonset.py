@@ -21,6 +21,7 @@ from pytest_syslat.testbeds.cluster_objects import (
     pending_reason,
     pod_problem,
 )
+from pytest_syslat.testbeds.manifest_objects import NAMESPACE
 from pytest_syslat.testbeds.node_switch import affinity_patch, switch_label, with_switch
 from pytest_syslat.testbeds.outside import ClusterAccess, is_ours
 from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError
@@ -72,7 +73,6 @@ class DaemonSetCarrier:
         self._label = switch_label(self.namespace, self.daemonset)
         self.user: str | None = None
         self.is_foreign = False
-        """Whether somebody else has installed it."""
         self._prepared = False
         self._pod: Object | None = None
         self._selector = ""
@@ -90,7 +90,7 @@ class DaemonSetCarrier:
             return
         self._prepared = True
         try:
-            found = self._api.find("DaemonSet", self.daemonset, self.namespace)
+            found = self._found()
             self.is_foreign = found is not None
             # Undone last: an agent that is removed is not started once more before.
             self._outside.note({"do": "unlabel", "node": self._cluster.node, "label": self._label})
@@ -291,7 +291,7 @@ class DaemonSetCarrier:
                     continue
                 self._learn(body)
                 if self._api.is_namespaced(body["kind"]):
-                    body["metadata"].setdefault("namespace", "bench-syscall")
+                    body["metadata"].setdefault("namespace", NAMESPACE)
                 self._outside.make(body)
                 self._policies.append(body)
         except (TestbedError, yaml.YAMLError, KeyError, TypeError) as error:
@@ -300,18 +300,19 @@ class DaemonSetCarrier:
     def policy_status(self) -> str | None:
         """`.status.status` of the first object of the policy."""
         for body in self._policies[:1]:
-            metadata = body["metadata"]
-            found = self._api.find(body["kind"], metadata["name"], metadata.get("namespace"))
-            status = (found or {}).get("status") or {}
+            status = (self._on_server(body) or {}).get("status") or {}
             return str(status["status"]) if "status" in status else None
         return None
+
+    def _on_server(self, body: Object) -> Object | None:
+        metadata = body["metadata"]
+        return self._api.find(body["kind"], metadata["name"], metadata.get("namespace"))
 
     def withdraw(self) -> None:
         """Delete the objects of its policy."""
         while self._policies:
             body = self._policies[-1]
-            metadata = body["metadata"]
-            found = self._api.find(body["kind"], metadata["name"], metadata.get("namespace"))
+            found = self._on_server(body)
             if found is not None and is_ours(found):
                 self._api.delete({**found, "kind": body["kind"]})
             # Forgotten only now: where deleting fails, it is tried again.

@@ -22,6 +22,7 @@ from pytest_syslat.agents.carrier import Carrier
 from pytest_syslat.agents.description import Description
 from pytest_syslat.agents.evidence import Evidence
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
+from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.bpf_programs import BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics
 from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
@@ -108,8 +109,8 @@ class DescribedAgent:
                 f"{self._arm}: on a host the command of {self._description.name} takes no policy: "
                 "put {policy} into it, or leave the file out"
             )
-        self._foreign = before = self._loaded()
-        self._carrier.prepare(lambda: self._look_at_first(before))
+        self._foreign = self._loaded()
+        self._carrier.prepare(self._look_at_first)
         self._await(self._still_loaded, UNLOAD_LIMIT_S)
         self._programs = ()
         self._let_others_end()
@@ -119,17 +120,16 @@ class DescribedAgent:
                 f"of its own: measure it as --agent={self._description.name}"
             )
 
-    def _look_at_first(self, before: set[int] | None) -> None:
+    def _look_at_first(self) -> None:
         """Keep the programs that it has before it is stopped: they must go, too.
 
         Of one that was there before us, those count that its processes hold.
         """
-        self._foreign = before
-        was_there = getattr(self._carrier, "is_foreign", True)
-        if before is not None:
-            self._programs = self._own_programs(
-                set() if was_there else before, unheld=not was_there
-            )
+        if self._foreign is None:
+            return
+        was_there = self._carrier.is_foreign
+        foreign = set() if was_there else self._foreign
+        self._programs = self._own_programs(foreign, unheld=not was_there)
 
     # --- On --------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class DescribedAgent:
         try:
             bodies = [body for body in yaml.safe_load_all(file.read_text()) if body]
             return str(bodies[0]["metadata"]["name"])
-        except (yaml.YAMLError, IndexError, KeyError, TypeError):
+        except (OSError, yaml.YAMLError, IndexError, KeyError, TypeError):
             return file.name
 
     def _settle(self) -> None:
@@ -305,11 +305,9 @@ class DescribedAgent:
 
     @property
     def _uses_a_strangers_policy(self) -> bool:
-        """Whether the rules are those of somebody else's installation."""
-        cluster = self._description.kubernetes
-        return bool(
-            cluster and cluster.policy_config_map and getattr(self._carrier, "is_foreign", False)
-        )
+        """Whether the rules are those of somebody else's installation; on a host they never are."""
+        cluster = self._description.kubernetes if self._testbed.cluster is not None else None
+        return bool(cluster and cluster.policy_config_map and self._carrier.is_foreign)
 
     def _runs(self) -> dict[int, int]:
         ours = {each.id for each in self._programs}
@@ -516,8 +514,6 @@ class DescribedAgent:
         return self._version or "told once it is on"
 
     def _await(self, reason: Callable[[], str | None], limit_s: float) -> None:
-        deadline = time.monotonic() + limit_s
-        while (why := reason()) is not None:
-            if time.monotonic() > deadline:
-                raise AgentError(f"{self._arm}: not within {limit_s:g} s: {why}")
-            time.sleep(POLL_S)
+        why = wait_while(reason, limit_s, POLL_S)
+        if why is not None:
+            raise AgentError(f"{self._arm}: not within {limit_s:g} s: {why}")

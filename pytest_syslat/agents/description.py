@@ -180,6 +180,8 @@ PATTERNS = {("ready", "log"), ("policy_active", "log"), ("policy_active", "shows
 NUMBERS = {("seen", "count"), ("drops", "log")}
 """Patterns whose one group finds a number."""
 METRICS = {("ready", "rising"), ("seen", "metrics"), ("drops", "metrics")}
+NAMESPACED = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+")
+"""NAMESPACE/NAME of an object in a cluster."""
 SELECTOR = re.compile(r'[A-Za-z_:][\w:]*(\{\w+="[^"]*"(,\w+="[^"]*")*\})?')
 
 
@@ -302,7 +304,7 @@ def _check(description: Description, path: Path) -> None:
         _check_paths(cluster, path)
         for key in ("daemonset", "policy_config_map"):
             text = getattr(cluster, key)
-            if text and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", text):
+            if text and not NAMESPACED.fullmatch(text):
                 raise DescriptionError(f"{path}, [kubernetes]: {key}: NAMESPACE/NAME is needed")
         if cluster.policy_config_map and not cluster.policy:
             raise DescriptionError(f"{path}, [kubernetes]: policy_config_map needs a policy")

@@ -113,10 +113,9 @@ class Evidence:
         drops = self._description.drops
         if drops.metrics:
             text = self._metrics()
+            found = [sample.value for each in drops.metrics for sample in _matching(text, each)]
             # Some are served from the first drop on only; where none is, nothing is known.
-            if not any(_matching(text, each) for each in drops.metrics):
-                return None
-            return int(sum(metric_sum(text, each) for each in drops.metrics))
+            return int(sum(found)) if found else None
         if drops.log:
             return sum(int(each) for each in re.findall(drops.log, self._carrier.log()))
         return None

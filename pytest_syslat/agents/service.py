@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_syslat.agents.protocol import AgentError, Processes
-from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Completed, Role, Testbed, TestbedError, last_line
 from pytest_syslat.testbeds.stopped_services import remember, restore
 
 SYSTEMCTL_LIMIT_S = 120.0
@@ -17,6 +17,8 @@ UP = ("active", "activating", "reloading")
 
 class ServiceCarrier:
     """One unit. It must be there; it is neither installed nor enabled."""
+
+    is_foreign = True
 
     def __init__(self, testbed: Testbed, name: str, unit: str) -> None:
         """Nothing is asked yet; raises AgentError where there is no such thing."""
@@ -38,10 +40,11 @@ class ServiceCarrier:
             raise AgentError(f"{self.name}: systemctl was not found: this host has no systemd")
         if self._shown("LoadState") != "loaded":
             raise AgentError(f"{self.name}: systemd knows no unit {self._unit}: give its full name")
+        # Set first: what is remembered from here on is put back by `remove`.
+        self._prepared = True
         if self._shown("ActiveState") in UP:
             remember(self._testbed, self._unit)
             running()
-        self._prepared = True
         self.stop()
 
     def start(self, policy: Path | None) -> None:
@@ -68,15 +71,12 @@ class ServiceCarrier:
         """Whether it is active, and has not been started anew."""
         state = self._shown("ActiveState")
         if state == "failed":
-            raise AgentError(f"{self.name}: unit {self._unit} has failed: {self._last_line()}")
+            said = last_line(self.log()) or "its journal is empty"
+            raise AgentError(f"{self.name}: unit {self._unit} has failed: {said}")
         if state != "active":
             return f"unit {self._unit} is {state}"
         again = self._shown("InvocationID") != self._starts
         return f"unit {self._unit} was started anew meanwhile" if again else None
-
-    def _last_line(self) -> str:
-        lines = [line for line in self.log().splitlines() if line.strip()]
-        return lines[-1] if lines else "its journal is empty"
 
     def stop(self) -> None:
         """Stop it and wait for its end."""

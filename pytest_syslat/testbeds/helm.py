@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_syslat.testbeds.cluster_api import ClusterApi
-from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.testbeds.protocol import TestbedError, last_line
 
 LIMIT_S = 180.0
 UNINSTALL_LIMIT_S = 60
@@ -78,20 +78,7 @@ def install(context: str, request: ChartRequest) -> None:
                 what,
             )
         return
-    _by_library(
-        {
-            "do": "install",
-            "context": context,
-            "namespace": request.namespace,
-            "release": request.release,
-            "chart": request.chart,
-            "repository": request.repository,
-            "version": request.version,
-            "values": request.values,
-            "labels": request.labels,
-        },
-        what,
-    )
+    _by_library({"do": "install", "context": context, **asdict(request)}, what)
 
 
 def uninstall(context: str, release: str, namespace: str) -> bool:
@@ -162,7 +149,7 @@ def _done(command: Sequence[str], what: str, stdin: str | None = None) -> None:
     except OSError as error:
         raise TestbedError(f"cannot {what}: {error.strerror}") from None
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = said[-1].removeprefix("Error: ") if said else f"exit code {done.returncode}"
+        said = last_line(done.stderr)
+        reason = said.removeprefix("Error: ") if said else f"exit code {done.returncode}"
         kind = _NoRelease if reason.endswith(ABSENT) else TestbedError
         raise kind(f"cannot {what}: {reason}")

@@ -13,7 +13,6 @@ from pytest_syslat.resources import resource
 from pytest_syslat.testbeds.protocol import TestbedError
 
 NAMESPACE = "bench-syscall"
-DEFAULT_IMAGE = "docker.io/pytest-syslat/bench:1"
 PART_OF = {"app.kubernetes.io/part-of": "pytest-syslat"}
 RUN_LABEL = "pytest-syslat/run"
 EXPIRY_LABEL = "pytest-syslat/expires"

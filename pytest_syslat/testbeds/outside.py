@@ -219,14 +219,14 @@ class Outside:
         self._written[:] = steps
         if self._api.find("Namespace", NAMESPACE) is None:
             return
-        journal = {
+        journal: Object = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": JOURNAL, "namespace": NAMESPACE},
             "data": {"steps": json.dumps(steps)},
         }
         if self._tags is not None:
-            journal["metadata"] = {**journal["metadata"], "labels": self.labels()}  # type: ignore[dict-item]
+            journal["metadata"]["labels"] = self.labels()
             self._api.apply(journal)
         else:
             self._api.patch("ConfigMap", JOURNAL, NAMESPACE, {"data": journal["data"]})

@@ -27,6 +27,7 @@ from pytest_syslat.testbeds.protocol import (
     NodeLost,
     TestbedError,
     TimeLimit,
+    last_line,
 )
 
 ANSWER_LIMIT_S = 20.0
@@ -215,7 +216,7 @@ class PodChannel:
                 continue
             if not connection.is_open():
                 complaint = connection.read_stderr(0) or connection.read_channel(ERROR_CHANNEL)
-                raise OSError(_last_line(complaint) or "closed by the other side")
+                raise OSError(last_line(complaint) or "closed by the other side")
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise OSError("no answer in time")
@@ -272,8 +273,3 @@ class PodProcess:
             self._channel.ask("end", pid=self.pid)
         except TestbedError:
             self._channel.close()
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""

@@ -71,8 +71,7 @@ class Completed:
     @property
     def complaint(self) -> str:
         """The last line that it wrote to stderr, else its exit code: for messages."""
-        lines = [line for line in self.stderr.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else f"exit code {self.returncode}"
+        return last_line(self.stderr) or f"exit code {self.returncode}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,3 +268,9 @@ class Testbed(Protocol):
 
     def close(self) -> None:
         """Remove all that this run made on the node."""
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank, for messages; empty where there is none."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

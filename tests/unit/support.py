@@ -1,4 +1,4 @@
-"""What tests of agents share: a node whose programs are made up, and a carrier that is told."""
+"""What unit tests share: a host, a node whose programs are made up, a carrier that is told."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ class Host:
         timeout_s: float,
         env: Mapping[str, str] | None = None,
     ) -> Completed:
+        return self._ran(argv, role, timeout_s)
+
+    def _ran(self, argv: Sequence[str], role: Role, timeout_s: float) -> Completed:
+        """What a program says; here it is run, in a made-up node it is made up."""
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s)
         return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
 
@@ -93,14 +97,7 @@ class Node(Host):
             program = self.programs[number]
             program["run_cnt"] = program.get("run_cnt", 0) + times
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        role: Role,
-        timeout_s: float,
-        env: Mapping[str, str] | None = None,
-    ) -> Completed:
+    def _ran(self, argv: Sequence[str], role: Role, timeout_s: float) -> Completed:
         if argv[0] == "bpftool":
             listed = list(self.programs.values()) if argv[2] == "prog" else []
             return self._said(argv, json.dumps(listed), ok=self.bpftool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +23,8 @@ from pytest_syslat.testbeds.cluster_api import (
 )
 from pytest_syslat.testbeds.protocol import TestbedError, TimeLimit
 
-Object = dict[str, Any]
+from .servers import Object, Quiet, served
+
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -102,7 +102,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str] = []
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     def answer(self) -> None:
         server = self.server
         assert isinstance(server, Server)
@@ -127,19 +127,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Server()) as server:
+        yield server
 
 
 def kubeconfig(path: Path, port: int) -> None:

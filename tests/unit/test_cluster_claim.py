@@ -8,28 +8,28 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from pytest_syslat.testbeds import cluster_claim
-from pytest_syslat.testbeds.cluster_api import AlreadyThere, ClusterApi, NotFound
+from pytest_syslat.testbeds.cluster_api import AlreadyThere
 from pytest_syslat.testbeds.cluster_claim import ClusterClaim, clean, process_numbers
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 
+from .servers import NOW, FakeApi, Object
+
 ROOT = Path(__file__).resolve().parents[2]
-NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 OURS = {"app.kubernetes.io/part-of": "pytest-syslat"}
 OF_RUN = {**OURS, "pytest-syslat/run": "earlier"}
 PREPARED = {**OURS, "pytest-syslat/prepared": "true"}
 
-Object = dict[str, Any]
 Key = tuple[str, str]
 
 
-class Store:
+class Store(FakeApi):
     """Objects by kind and name, as far as a claim asks for them."""
 
     def __init__(self) -> None:
@@ -51,18 +51,9 @@ class Store:
     def version(self) -> str:
         return "v1.20.2"
 
-    def now(self) -> datetime:
-        return NOW
-
     def find(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         with self.lock:
             return copy.deepcopy(self.objects.get((kind, name)))
-
-    def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
-        found = self.find(kind, name)
-        if found is None:
-            raise NotFound(f"no {kind} {name}")
-        return found
 
     def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
         key, value = selector.split("=")
@@ -110,30 +101,14 @@ class Store:
             del self.objects[key]
         return True
 
-    def wait(
-        self,
-        condition: Callable[[], object],
-        limit_s: float,
-        problem: Callable[[], str],
-        pause_s: float = 0.2,
-    ) -> object:
-        answer = condition()
-        if answer is None:
-            raise TestbedError(problem())
-        return answer
-
 
 @pytest.fixture
 def store() -> Store:
     return Store()
 
 
-def api(store: Store) -> ClusterApi:
-    return cast("ClusterApi", store)
-
-
 def claim(store: Store, run_id: str = "mine") -> ClusterClaim:
-    return ClusterClaim(api(store), ROOT, run_id)
+    return ClusterClaim(store.as_api(), ROOT, run_id)
 
 
 def add_lease(
@@ -216,7 +191,7 @@ def test_namespace_of_somebody_else(store: Store, labels: dict[str, str]) -> Non
     told = refused(store)
     assert told.startswith("the namespace bench-syscall exists and isn't ours: ")
     with pytest.raises(TestbedError, match=r"^--syslat-clean: .* isn't ours and stays"):
-        clean(api(store))
+        clean(store.as_api())
     assert store.deleted == []
 
 
@@ -234,7 +209,7 @@ def test_run_at_work(store: Store, labels: dict[str, str]) -> None:
     assert told.startswith("run earlier (pid 1 on host, heard of 30 s ago) measures on this")
     assert "--syslat-clean" in told
     with pytest.raises(TestbedError, match=r"^--syslat-clean: run earlier \(.* is at work"):
-        clean(api(store))
+        clean(store.as_api())
     assert store.deleted == []
 
 
@@ -250,7 +225,7 @@ def test_kept_pods(store: Store) -> None:
     add_lease(store, silent_s=1e6, kept=True)
     add_pods(store)
     assert "was kept by --syslat-keep" in refused(store)
-    assert "Namespace bench-syscall" in clean(api(store))
+    assert "Namespace bench-syscall" in clean(store.as_api())
     assert store.names() == []
 
 
@@ -358,14 +333,14 @@ def test_keeping(store: Store) -> None:
 
 
 def test_nothing_to_clear(store: Store) -> None:
-    assert clean(api(store)) == []
+    assert clean(store.as_api()) == []
 
 
 def test_clearing_a_prepared_namespace_leaves_it(store: Store) -> None:
     store.add("Namespace", "bench-syscall", PREPARED)
     add_lease(store, silent_s=121)
     add_pods(store)
-    assert sorted(clean(api(store))) == [
+    assert sorted(clean(store.as_api())) == [
         "ConfigMap bench-syscall/programs",
         "DaemonSet bench-syscall/bpftrace",
         "Lease bench-syscall/pytest-syslat",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -342,8 +343,9 @@ def test_without_bpftool_nothing_is_said_about_programs(make: Make, node: Node) 
 
 
 def test_rules_of_somebody_elses_installation_are_not_ours_to_prove(
-    make: Make, carrier: FakeCarrier, bench: Policy
+    make: Make, carrier: FakeCarrier, node: Node, bench: Policy
 ) -> None:
+    node.cluster = SimpleNamespace()
     carrier.is_foreign = True
     carrier.answers[ASK] = lambda: "7"
     mine = make(
@@ -359,6 +361,24 @@ def test_rules_of_somebody_elses_installation_are_not_ours_to_prove(
     assert mine.ready() is None
     assert mine.facts()["policy"] == "that of whoever installed it"
     assert mine.facts()["seen by itself"] is False
+
+
+def test_rules_on_a_host_are_ours_whoever_has_installed_the_agent(
+    make: Make, carrier: FakeCarrier, bench: Policy
+) -> None:
+    """The ConfigMap that the same description names is one of clusters."""
+    carrier.is_foreign = True
+    mine = make(
+        Description(
+            "mine",
+            kubernetes=OnKubernetes("n/mine", policy_config_map="n/rules"),
+            host=OnHost(command="mine {policy}"),
+        ),
+        policy=bench,
+    )
+    mine.prepare()
+    mine.activate()
+    assert mine.facts()["policy"] == str(bench.file)
 
 
 # --- Whose programs ------------------------------------------------------------------------------

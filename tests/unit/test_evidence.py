@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +22,7 @@ from pytest_syslat.agents.description import (
 from pytest_syslat.agents.evidence import Evidence, metric_sum
 from pytest_syslat.testbeds.protocol import Completed, TestbedError
 
+from .servers import Quiet, served
 from .support import FakeCarrier, Host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,7 +136,7 @@ class Server(ThreadingHTTPServer):
         self.text = ""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, Server)
@@ -146,19 +146,11 @@ class Handler(BaseHTTPRequestHandler):
         if found:
             self.wfile.write(server.text.encode())
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(Server()) as server:
+        yield server
 
 
 @pytest.fixture

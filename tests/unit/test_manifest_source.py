@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,8 @@ import pytest
 from pytest_syslat.agents.description import Manifests
 from pytest_syslat.agents.manifest_source import load_manifests
 from pytest_syslat.testbeds.protocol import TestbedError
+
+from .servers import Quiet, served
 
 FIRST = b"kind: Namespace\nmetadata: {name: n}\n---\n---\nkind: Account\nmetadata: {name: a}\n"
 SECOND = b"""
@@ -32,7 +33,7 @@ def sums(*data: bytes) -> tuple[str, ...]:
     return tuple(hashlib.sha256(each).hexdigest() for each in data)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.removeprefix("/deploy/")
         if name not in (*FILES, "cut.yaml"):
@@ -44,19 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=[0.01])
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/deploy"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/deploy"
 
 
 @pytest.fixture

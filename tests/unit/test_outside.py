@@ -5,32 +5,30 @@ from __future__ import annotations
 import copy
 import json
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from pytest_syslat.testbeds import helm
-from pytest_syslat.testbeds.cluster_api import AlreadyThere, ClusterApi, NotFound
+from pytest_syslat.testbeds.cluster_api import AlreadyThere, NotFound
 from pytest_syslat.testbeds.cluster_claim import ClusterClaim, clean
 from pytest_syslat.testbeds.manifest_objects import RunTags
 from pytest_syslat.testbeds.node_switch import with_switch
 from pytest_syslat.testbeds.outside import Outside
 from pytest_syslat.testbeds.protocol import TestbedError
 
-from .test_cluster_claim import NOW
+from .servers import FakeApi, Object
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"app.kubernetes.io/part-of": "pytest-syslat"}
 PREPARED = {**OURS, "pytest-syslat/prepared": "true"}
 LABEL = "pytest-syslat/off.falco.falco"
 
-Object = dict[str, Any]
 Key = tuple[str, str | None, str]
 
 
-class Cluster:
+class Cluster(FakeApi):
     """Objects by kind, namespace and name, and the order of what is done to them."""
 
     context = "my-context"
@@ -74,9 +72,6 @@ class Cluster:
     def version(self) -> str:
         return "v1.33.0"
 
-    def now(self) -> Any:
-        return NOW
-
     def learn(self, api_version: str, kind: str) -> None:
         if kind in self.unknown:
             raise NotFound(f"cannot find {kind} of {api_version}")
@@ -86,12 +81,6 @@ class Cluster:
         if found is not None:
             # A server leaves it out of what it lists: nobody may need it.
             found.pop("kind")
-        return found
-
-    def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
-        found = self.find(kind, name, namespace)
-        if found is None:
-            raise NotFound(f"no {kind} {name}")
         return found
 
     def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
@@ -144,18 +133,6 @@ class Cluster:
                 del self.objects[each]
         return True
 
-    def wait(
-        self,
-        condition: Callable[[], object],
-        limit_s: float,
-        problem: Callable[[], str],
-        pause_s: float = 0.2,
-    ) -> object:
-        answer = condition()
-        if answer is None:
-            raise TestbedError(problem())
-        return answer
-
     def _told(self, verb: str, body: Object) -> None:
         kind, name = body["kind"], body["metadata"]["name"]
         if name == "outside":
@@ -197,17 +174,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return cluster
 
 
-def api(cluster: Cluster) -> ClusterApi:
-    return cast("ClusterApi", cluster)
-
-
 def mine(cluster: Cluster, owner: str = "falco") -> Outside:
-    return Outside(api(cluster), lambda: RunTags("m", "20261123T120000Z")).of(owner)
+    return Outside(cluster.as_api(), lambda: RunTags("m", "20261123T120000Z")).of(owner)
 
 
 def somebody(cluster: Cluster) -> Outside:
     """Who only undoes: the next run, or `--syslat-clean`."""
-    return Outside(api(cluster))
+    return Outside(cluster.as_api())
 
 
 def body(name: str, kind: str = "ConfigMap") -> Object:
@@ -407,7 +380,7 @@ def test_release_of_somebody_else_stays(cluster: Cluster) -> None:
 def test_run_whose_place_another_has_taken_changes_nothing(cluster: Cluster) -> None:
     held = [True]
     tags = RunTags("m", "20261123T120000Z")
-    outside = Outside(api(cluster), lambda: tags, holds=lambda: held[0]).of("falco")
+    outside = Outside(cluster.as_api(), lambda: tags, holds=lambda: held[0]).of("falco")
     outside.make(body("rules"))
     held[0] = False
     for change in (outside.undo, lambda: outside.make(body("more")), outside.check):
@@ -451,7 +424,7 @@ def test_owners_are_apart(cluster: Cluster) -> None:
 
 
 def test_run_remembers_what_somebody_has_deleted_the_list_of(cluster: Cluster) -> None:
-    journal = Outside(api(cluster), lambda: RunTags("m", "20261123T120000Z"))
+    journal = Outside(cluster.as_api(), lambda: RunTags("m", "20261123T120000Z"))
     journal.of("falco").make(body("rules"))
     journal_map = cluster.get("ConfigMap", "outside", "bench-syscall")
     cluster.delete({**journal_map, "kind": "ConfigMap"})
@@ -471,7 +444,7 @@ def test_nothing_was_noted(cluster: Cluster) -> None:
 
 
 def claim(cluster: Cluster) -> ClusterClaim:
-    return ClusterClaim(api(cluster), ROOT, "next")
+    return ClusterClaim(cluster.as_api(), ROOT, "next")
 
 
 def killed(cluster: Cluster) -> None:
@@ -525,7 +498,7 @@ def test_release_keeps_the_journal_while_something_is_left(cluster: Cluster) -> 
     assert not cluster.has("Pod", "workload", "bench-syscall")
     assert len(somebody(cluster).steps()) == 1
     this.release()
-    assert clean(api(cluster)) == [
+    assert clean(cluster.as_api()) == [
         "ConfigMap n/rules",
         "ConfigMap bench-syscall/outside",
         "Namespace bench-syscall",
@@ -547,11 +520,11 @@ def test_cleaning(cluster: Cluster) -> None:
     killed(cluster)
     cluster.stuck = {"rules"}
     with pytest.raises(TestbedError, match="cannot delete ConfigMap rules"):
-        clean(api(cluster))
+        clean(cluster.as_api())
     assert cluster.has("Namespace", "bench-syscall")
     assert [step["name"] for step in somebody(cluster).steps()] == ["rules"]
     cluster.stuck = set()
-    assert clean(api(cluster)) == [
+    assert clean(cluster.as_api()) == [
         "ConfigMap n/rules",
         "Pod bench-syscall/workload",
         "ConfigMap bench-syscall/outside",
@@ -563,7 +536,7 @@ def test_cleaning(cluster: Cluster) -> None:
 def test_cleaning_a_prepared_namespace(cluster: Cluster) -> None:
     cluster.put("Namespace", "bench-syscall", metadata={"labels": PREPARED})
     killed(cluster)
-    clean(api(cluster))
+    clean(cluster.as_api())
     assert list(cluster.objects) == [("Namespace", None, "bench-syscall")]
 
 
@@ -572,12 +545,12 @@ def test_own_changes_are_undone_by_their_agent_and_not_by_the_claim(cluster: Clu
     this = claim(cluster)
     this.take()
     this.outside.of("falco").make(body("rules"))
-    other = ClusterClaim(api(cluster), ROOT, "other")
+    other = ClusterClaim(cluster.as_api(), ROOT, "other")
     with pytest.raises(TestbedError, match="measures on this cluster"):
         other.take()
     other.release()
     with pytest.raises(TestbedError, match="is at work"):
-        clean(api(cluster))
+        clean(cluster.as_api())
     assert cluster.has("ConfigMap", "rules", "n")
     this.outside.undo()
     this.release()

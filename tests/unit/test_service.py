@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -86,18 +86,11 @@ class Systemd(Host):
     def find_tool(self, name: str) -> Tool | None:
         return Tool(name) if (self.programs / name).exists() else None
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        role: Role,
-        timeout_s: float,
-        env: Mapping[str, str] | None = None,
-    ) -> Completed:
+    def _ran(self, argv: Sequence[str], role: Role, timeout_s: float) -> Completed:
         assert role is Role.NODE
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
         given = ["env", f"PATH={path}", f"UNITS={self.units}", *argv]
-        return super().run(given, role=role, timeout_s=timeout_s)
+        return super()._ran(given, role, timeout_s)
 
 
 @pytest.fixture

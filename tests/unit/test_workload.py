@@ -3,10 +3,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -17,7 +15,6 @@ from pytest_syslat.testbeds.protocol import (
     Completed,
     FileState,
     Role,
-    Testbed,
     TestbedError,
     TimeLimit,
 )
@@ -29,6 +26,8 @@ from pytest_syslat.workload import (
     WorkloadError,
     built_in_helper,
 )
+
+from .support import Host
 
 CONNECT, EXECVE, OPENAT = SYSCALLS["connect"], SYSCALLS["execve"], SYSCALLS["openat"]
 PACED_CALLS = PACKAGE.parent / "manifests" / "programs" / "paced_calls.py"
@@ -125,12 +124,13 @@ class TestFinding:
         )
 
 
-class FakeTestbed:
-    """Runs nothing: a program prints what the test says."""
+class FakeTestbed(Host):
+    """Runs nothing but shells: any other program prints what the test says."""
+
+    python = "python-of-the-testbed"
 
     def __init__(self, workdir: Path) -> None:
-        self.workdir = workdir
-        self.python = "python-of-the-testbed"
+        super().__init__(workdir)
         self.answers: dict[str, Completed | TestbedError] = {}
         self.runs: list[tuple[list[str], Role, dict[str, str]]] = []
 
@@ -146,19 +146,16 @@ class FakeTestbed:
         env: Mapping[str, str] | None = None,
     ) -> Completed:
         if argv[0] == "sh":
-            done = subprocess.run(argv, capture_output=True, text=True)
-            return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+            return super().run(argv, role=role, timeout_s=timeout_s)
         self.runs.append((list(argv), role, dict(env or {})))
         answer = self.answers[Path(argv[0]).name]
         if isinstance(answer, TestbedError):
             raise answer
         return answer
 
-    endpoint = None
-
     def read(self, path: Path, offset: int = 0, *, role: Role) -> bytes:
         assert role is Role.WORKLOAD
-        return path.read_bytes()[offset:]
+        return super().read(path, offset, role=role)
 
     def state(self, path: Path, *, role: Role) -> FileState | None:
         assert role is Role.WORKLOAD
@@ -182,8 +179,7 @@ class FakeTestbed:
 
     def write(self, path: Path, data: bytes, *, role: Role, executable: bool = False) -> None:
         assert role is Role.WORKLOAD
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        super().write(path, data, role=role)
         path.chmod(0o755 if executable else 0o644)
 
 
@@ -205,7 +201,7 @@ class Lmbench:
         self.testbed.answer("loop_o", stderr="0.00012\n")
 
     def workload(self, directory: Path | None = None) -> Workload:
-        return Workload(cast("Testbed", self.testbed), directory or self.directory)
+        return Workload(self.testbed.as_testbed(), directory or self.directory)
 
 
 @pytest.fixture
@@ -398,7 +394,7 @@ class TestFacts:
 
 
 def paced_workload(lmbench: Lmbench) -> PacedWorkload:
-    return PacedWorkload(cast("Testbed", lmbench.testbed), lmbench.directory, 100, PACKAGE.parent)
+    return PacedWorkload(lmbench.testbed.as_testbed(), lmbench.directory, 100, PACKAGE.parent)
 
 
 class TestPaced:
