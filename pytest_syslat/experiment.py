@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
 from pytest_syslat.rig import Rig
+from pytest_syslat.sequential import LOOKS, alpha_of_look, next_look
 from pytest_syslat.settings import Settings
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
@@ -71,6 +73,8 @@ class Experiment:
     ) -> None:
         self.settings = settings
         self.plan = plan
+        self.planned = frozenset(plan.order)
+        """All that the plan held at first: `--syslat-until` may cut it."""
         self.trials: dict[TrialKey, Trial] = {}
         self.replaced: list[Trial] = []
         self.interrupted: Trial | None = None
@@ -95,6 +99,10 @@ class Experiment:
         """Why each attempt to switch an arm on has failed, of arms that have never been on."""
         self._repeated_blocks: set[int] = set()
         self._results: dict[Cell, CellResult] | None = None
+        self.looked_at: list[int] = []
+        """Numbers of blocks after which the verdicts have been looked at, to end the run or not."""
+        self._next_look = LOOKS[0] if settings.until and self._judged else None
+        """Number of blocks after which the verdicts are looked at next."""
 
     @property
     def switches(self) -> Sequence[Switch]:
@@ -147,10 +155,32 @@ class Experiment:
             return left
         self.record.close(
             self,
+            looked_at=self.looked_at,
             results=self.results() if self.trials else [],
             complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
         )
         return left
+
+    def needs(self, key: TrialKey) -> bool:
+        """Whether a trial of the plan is to be measured: not once all verdicts stand.
+
+        Under `--syslat-until` the blocks before it are measured first, if it takes a look at them
+        to tell.
+        """
+        while self._next_look is not None and key.trial > self._next_look:
+            self._look(self._next_look)
+        return key in self.plan.order
+
+    def _look(self, blocks: int) -> None:
+        for key in self.plan.order:
+            if key.trial <= blocks:
+                self._ensure(key)
+        for trial in range(1, blocks + 1):
+            self._repeat_refused(trial)
+        self.looked_at.append(blocks)
+        self._next_look = next_look(self.results(), blocks)
+        if self._next_look is None:
+            self.plan = self.plan.until(blocks)
 
     def measure(self, key: TrialKey) -> Trial:
         """The trial of a key, measured now with all that the plan puts before it.
@@ -162,7 +192,7 @@ class Experiment:
         for planned in self.plan.order[: position + 1]:
             self._ensure(planned)
         for planned in self.plan.order[position + 1 :]:
-            if planned in self._selected:
+            if planned in self._selected or not self.needs(planned):
                 break
             self._ensure(planned)
         if any(
@@ -174,7 +204,8 @@ class Experiment:
     def complete(self) -> None:
         """Measure all that the plan still holds."""
         for key in self.plan.order:
-            self._ensure(key)
+            if self.needs(key):
+                self._ensure(key)
         for trial in sorted({key.trial for key in self.plan.order}):
             self._repeat_refused(trial)
 
@@ -196,7 +227,8 @@ class Experiment:
         ]
         if not cells:
             return []
-        return judge(
+        judge_all = partial(judge, alpha=alpha_of_look()) if self.settings.until else judge
+        return judge_all(
             [
                 self._cell_data(cell, self._budget(cell) if cell in self._judged else None)
                 for cell in cells

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
@@ -41,6 +41,15 @@ class Plan:
     order: tuple[TrialKey, ...]
     complete: bool
     """Whether it covers all arms, syscalls and blocks that the settings name."""
+
+    @property
+    def blocks(self) -> int:
+        """The number of its last block."""
+        return max((key.trial for key in self.order), default=0)
+
+    def until(self, trial: int) -> Plan:
+        """The same plan with no block after `trial`."""
+        return replace(self, order=tuple(key for key in self.order if key.trial <= trial))
 
     def block(self, trial: int) -> tuple[TrialKey, ...]:
         """The trials of one block, in order."""

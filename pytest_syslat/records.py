@@ -17,6 +17,7 @@ from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
+from pytest_syslat.sequential import LOOKS, alpha_of_look
 from pytest_syslat.settings import Settings
 from pytest_syslat.summary import stats_frame, summary_frame, summary_rows
 from pytest_syslat.sysinfo import sysinfo_text
@@ -86,6 +87,12 @@ class RunRecord:
             "plan": [key.id for key in plan.order],
             "plan_is_complete": plan.complete,
         }
+        if settings.until:
+            self._run["sequential"] = {
+                "looks": list(LOOKS),
+                "alpha_of_each_look": alpha_of_look(),
+                "looked_at": [],
+            }
         self._write_run()
 
     def agent_is_on(self, arm: str, facts: Mapping[str, Any]) -> None:
@@ -133,8 +140,17 @@ class RunRecord:
         frame = _frame(VALIDITY_COLUMNS, _validity_rows(trials, first))
         write_frame(self.directory.validity_path(arm), frame)
 
-    def close(self, measured: Measured, results: Sequence[CellResult], *, complete: bool) -> None:
+    def close(
+        self,
+        measured: Measured,
+        results: Sequence[CellResult],
+        *,
+        complete: bool,
+        looked_at: Sequence[int] = (),
+    ) -> None:
         """Write overheads and verdicts, and whether the run is complete."""
+        if "sequential" in self._run:
+            self._run["sequential"]["looked_at"] = list(looked_at)
         self._note(measured)
         if measured.interrupted:
             arm = measured.interrupted.key.arm

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_syslat.budget import Budget, parse_budget
+from pytest_syslat.sequential import LOOKS
 from pytest_syslat.syscalls import SYSCALLS
 
 VANILLA = "vanilla"
@@ -59,6 +60,8 @@ class Settings:
     charts: tuple[ChartPlace, ...] = ()
     ready: tuple[ReadySign, ...] = ()
     trials: int = TRIALS_DEFAULT
+    until: str | None = None
+    """`decided`: stop at the first look at which all verdicts stand; `trials` are the most then."""
     warmup_s: float = 30.0
     lmbench_reps: int = 10
     openat_mult: int = 10
@@ -216,6 +219,11 @@ def _ready_sign(text: str) -> ReadySign:
     return ReadySign(arm, kind, value)
 
 
+def _listed_looks() -> str:
+    *first, last = LOOKS
+    return f"{', '.join(map(str, first))} and {last}"
+
+
 def _name(text: str) -> str:
     if not text.strip():
         raise ValueError("a name is needed")
@@ -263,6 +271,14 @@ OPTIONS: tuple[Option, ...] = (
         f"trials of each syscall in each arm (default: {TRIALS_DEFAULT}; "
         f"{TRIALS_WHEN_JUDGED} when budgets are judged)",
         environment="TRIALS",
+    ),
+    Option(
+        "until",
+        "until",
+        _one_of("decided"),
+        "decided",
+        f"measure until all verdicts stand: they are looked at after {_listed_looks()} trials "
+        "(default: as many as --syslat-trials)",
     ),
     Option(
         "warmup_sec",
@@ -468,7 +484,18 @@ def read_settings(
             values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
     if find_arms is not None:
         values["agents"] = tuple(find_arms(Settings(**values)))
-    if "trials" not in values and values.get("agents") and values.get("budgets"):
+    if "until" in values:
+        if "trials" in values:
+            raise pytest.UsageError(
+                f"--syslat-until: {LOOKS[-1]} trials are the most that it measures: leave out "
+                "--syslat-trials (and TRIALS)"
+            )
+        if find_arms is not None and not (values.get("agents") and values.get("budgets")):
+            raise pytest.UsageError(
+                "--syslat-until: nothing is to be decided: add --agent and --syslat-budget"
+            )
+        values["trials"] = LOOKS[-1]
+    elif "trials" not in values and values.get("agents") and values.get("budgets"):
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
     values.setdefault("result_dir", config.rootpath / Settings().result_dir)

@@ -27,6 +27,7 @@ from pytest_syslat.agents.description import (
 )
 from pytest_syslat.agents.protocol import Agent, AgentError, AgentFactory
 from pytest_syslat.agents.service import ServiceCarrier
+from pytest_syslat.agents.vanilla import Vanilla
 from pytest_syslat.resources import resource
 from pytest_syslat.results import file_name
 from pytest_syslat.settings import VANILLA, Settings
@@ -35,6 +36,8 @@ from pytest_syslat.tools import find_tool
 
 ALL = "all"
 AUDITD = "auditd"
+VANILLA_AGAIN = "vanilla2"
+"""A second vanilla arm: what differs from the first is noise."""
 LABEL = re.compile(r"([A-Za-z0-9._-]+)=(.+)", re.DOTALL)
 KINDS = ("daemonset", "service", "command")
 FORMS = "daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM"
@@ -65,7 +68,7 @@ class Catalogue:
     @property
     def names(self) -> list[str]:
         """The names of all agents that have one."""
-        return sorted({AUDITD, CALIBRATION, *self._described, *self._hooked})
+        return sorted({AUDITD, CALIBRATION, VANILLA_AGAIN, *self._described, *self._hooked})
 
     def check_charts(self, settings: Settings) -> None:
         """Raise UnknownAgent if a chart is for an agent that isn't described."""
@@ -136,6 +139,8 @@ class Catalogue:
     def _factory(self, label: str, spec: str, settings: Settings) -> AgentFactory:
         if spec in self._hooked:
             return self._hooked[spec]
+        if spec == VANILLA_AGAIN:
+            return Vanilla
         kind, colon, rest = spec.partition(":")
         if (colon and kind == CALIBRATION) or spec == CALIBRATION:
             try:

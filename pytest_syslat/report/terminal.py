@@ -68,10 +68,11 @@ class TerminalProgress:
             f"core {facts['measured core']}",
         ]
         rate = facts["setting rate"]
+        trials = f"{facts['setting trials']} trials"
         paced = [] if rate == "None" else [f"{rate} operations a second"]
         plan = [
             f"arms {', '.join(filter(None, (VANILLA, facts['setting agents'])))}",
-            f"{facts['setting trials']} trials",
+            trials if facts["setting until"] == "None" else f"up to {trials}, until decided",
             *paced,
             f"seed {facts['setting seed']}",
         ]
@@ -159,6 +160,8 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     if experiment.interrupted:
         key = experiment.interrupted.key
         reporter.write_line(f"{key.id} is refused: {experiment.interrupted.reasons[0]}", red=True)
+    if experiment.looked_at:
+        reporter.write_line(_looks(experiment))
     if experiment.switches:
         reporter.write_line(_switching(experiment))
     if experiment.repeats:
@@ -168,6 +171,14 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         reporter.write_line(ours.directory_note)
     if experiment.record is not None:
         reporter.write_line(f"files: {experiment.record.directory.root}")
+
+
+def _looks(experiment: Experiment) -> str:
+    """Where a run that measures until all verdicts stand has ended."""
+    blocks = experiment.plan.blocks
+    if blocks == experiment.looked_at[-1]:
+        return f"looked after {blocks} trials: all verdicts stand, so no more were measured"
+    return f"looked after {', '.join(map(str, experiment.looked_at))} trials, and went on"
 
 
 def _switching(experiment: Experiment) -> str:
