@@ -26,6 +26,7 @@ from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
+from pytest_syslat.resolution import step_us
 from pytest_syslat.rig import Rig
 from pytest_syslat.sequential import LOOKS, alpha_of_look, next_look
 from pytest_syslat.settings import Settings
@@ -269,6 +270,7 @@ class Experiment:
                 if trial.refused
             ),
             undecided=_undecided(behind, cell.figure),
+            step_us=step_us(cell.figure, float(paired.max(initial=0)), self.settings.tracer),
         )
 
     def _ensure(self, key: TrialKey) -> None:

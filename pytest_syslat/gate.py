@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,9 @@ OVERHEAD_COLUMNS = (
     "verdict",
 )
 """The columns of overhead.csv, in order."""
+
+MOST_BLOCKS = 200
+"""Where the search for the number of blocks that would decide ends: nobody measures more."""
 
 _POWER = 0.80
 
@@ -82,9 +86,13 @@ class CellData:
         agent_us: The figure in the agent's arm, in µs, of the same blocks in the same order.
         refused: One sentence for each trial behind the cell that was refused.
         undecided: One sentence for each reason why the cell cannot pass.
+        step_us: The step in which the figure is recorded, the coarsest if it has several. No
+            interval is narrower than one step to each side: where nothing else varies, rounding
+            is the same in all blocks, and more blocks do not average it out.
 
     Raises:
-        ValueError: If the two series do not pair up, or a value is not a positive finite number.
+        ValueError: If the two series do not pair up, a value is not a positive finite number, or
+            the step is negative or not finite.
     """
 
     cell: Cell
@@ -93,8 +101,13 @@ class CellData:
     agent_us: NDArray[np.float64]
     refused: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    step_us: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.step_us < math.inf:
+            raise ValueError(
+                f"{self.cell.id}: a step is a finite number of µs from 0 on, not {self.step_us:g}"
+            )
         if self.vanilla_us.ndim != 1 or self.vanilla_us.shape != self.agent_us.shape:
             raise ValueError(
                 f"{self.cell.id}: one value a block is needed in each arm, but the shapes are "
@@ -133,6 +146,16 @@ class CellResult:
         p_adjusted: Two-sided p value, adjusted for the family, of an overhead above the budget.
         verdict: The verdict, or None without a budget: such a cell isn't judged.
         reasons: Sentences that say why a cell has not passed.
+        alpha: Probability that any interval of the family misses the truth.
+        family_size: How many cells share `alpha`.
+        in_family: Whether this is one of them. The interval of a cell that is not is as wide, but
+            nothing is promised of it beside the others.
+        more_blocks_can_decide: Whether the verdict is open only because the interval holds the
+            budget or because blocks are too few. False for cells that are decided, and for those
+            that can at best become what they are: inconclusive, whatever is measured on top.
+        blocks_to_decide: Blocks in all, None above `MOST_BLOCKS`, with which a run decides the
+            cell with 80 % power, if its mean and spread are the observed ones and the family is
+            as large. None as well where more blocks cannot decide.
     """
 
     cell: Cell
@@ -150,13 +173,19 @@ class CellResult:
     p_adjusted: float
     verdict: Verdict | None
     reasons: tuple[str, ...]
+    alpha: float = 0.05
+    family_size: int = 1
+    in_family: bool = True
+    more_blocks_can_decide: bool = False
+    blocks_to_decide: int | None = None
 
 
 @dataclass(frozen=True)
 class _Sample:
     """A cell on the scale on which it is tested: log ratios, or differences in µs.
 
-    `mean` and `margin` are on that scale, `sd` is the sample standard deviation of the blocks.
+    `mean`, `margin` and `step` are on that scale, `sd` is the sample standard deviation of the
+    blocks.
     """
 
     relative: bool
@@ -165,10 +194,30 @@ class _Sample:
     mean: float
     sd: float
     margin: float
+    step: float
 
     @property
     def standard_error(self) -> float:
         return self.sd / math.sqrt(self.blocks) if self.blocks else math.nan
+
+    @property
+    def excess(self) -> float:
+        """How far the estimate lies above the budget."""
+        return self.mean - self.margin
+
+    def half_width(self, alpha_per_side: float) -> float:
+        """Give the distance from the estimate to either limit of the interval."""
+        random = _quantile(self.blocks, alpha_per_side) * self.standard_error
+        # In this order: of nan, which is the spread of one block, max() would make the step.
+        return max(random, self.step)
+
+    def detectable(self, blocks: int, alpha_per_side: float) -> float:
+        """Give the distance from the budget that this many blocks find with 80 % power."""
+        if blocks < 2:
+            return math.nan
+        found = detectable_effect_sd(blocks, alpha_per_side) * self.sd
+        random = _quantile(blocks, alpha_per_side) * self.sd / math.sqrt(blocks)
+        return found + max(0.0, self.step - random)
 
     def cost_us(self, difference: float) -> float:
         """Convert a difference on the scale of the test to µs above vanilla."""
@@ -198,7 +247,7 @@ def judge(
     by the paired t method, with Bonferroni's correction for the m cells that are judged and can
     be: quantile ``t_{1 - alpha / (2 m), blocks - 1}``. Without such a cell m counts the judged
     ones, without these all. ``p_adjusted < alpha`` and a lower limit above the budget are the
-    same event.
+    same event. No limit is nearer to the estimate than the step in which a figure is recorded.
 
     Verdicts, the first that applies: invalid if a trial was refused or nothing was measured;
     inconclusive with too few blocks; regressed if the lower limit is above the budget; passed if
@@ -222,11 +271,39 @@ def judge(
         raise ValueError(f"alpha must be between 0 and 1, not {alpha:g}")
     if min_blocks < 2:
         raise ValueError(f"min_blocks must be at least 2, not {min_blocks}")
-    family_size = _family_size(family, min_blocks)
-    results = [_judge_cell(data, family_size, alpha, min_blocks) for data in family]
-    watched_size = _family_size(watched, min_blocks)
-    witnesses = [_judge_cell(data, watched_size, alpha, min_blocks) for data in watched]
+    results = _judge_together(family, alpha, min_blocks)
+    witnesses = _judge_together(watched, alpha, min_blocks)
     return _hold_back_hidden_cost(results, [*results, *witnesses])
+
+
+def family_sentence(results: Sequence[CellResult]) -> str:
+    """Say which cells share the error probability, and what it is.
+
+    Args:
+        results: What `judge` returned.
+
+    Returns:
+        Such as ``9 cells are judged together (3 syscalls × 1 agent × 3 figures): their intervals
+        all hold at once with 95 %; -k narrows the family``. Without any cell: that none is judged.
+    """
+    family = [result for result in results if result.in_family]
+    if not family:
+        return "no cell is judged"
+    share = f"{100 * (1 - family[0].alpha):.4g} %"
+    verb = "estimated" if family[0].verdict is None else "judged"
+    if len(family) == 1:
+        return f"1 cell is {verb} ({family[0].cell.id}): its interval holds with {share}"
+    kinds = [
+        (len({getattr(result.cell, kind) for result in family}), kind)
+        for kind in ("syscall", "agent", "figure")
+    ]
+    is_product = math.prod(count for count, _ in kinds) == len(family)
+    counts = [f"{count} {kind}{'' if count == 1 else 's'}" for count, kind in kinds]
+    which = " × ".join(counts) if is_product else f"from {', '.join(counts)}"
+    return (
+        f"{len(family)} cells are {verb} together ({which}): their intervals all hold at once "
+        f"with {share}; -k narrows the family"
+    )
 
 
 @functools.cache
@@ -297,22 +374,29 @@ def overhead_rows(results: Sequence[CellResult], placement: str) -> list[dict[st
     ]
 
 
-def _family_size(family: Sequence[CellData], min_blocks: int) -> int:
-    """Count the cells that share the error probability.
+def _judge_together(cells: Sequence[CellData], alpha: float, min_blocks: int) -> list[CellResult]:
+    """Judge cells that share the error probability.
 
-    Which cells these are depends on no latency, so leaving some out is no peeking.
+    Which of them do depends on no latency, so leaving some out is no peeking.
     """
-    judged = [data for data in family if data.budget]
-    testable = [data for data in judged if not data.refused and data.vanilla_us.size >= min_blocks]
-    return len(testable or judged or family)
+    judged = [bool(data.budget) for data in cells]
+    testable = [
+        bool(data.budget and not data.refused and data.vanilla_us.size >= min_blocks)
+        for data in cells
+    ]
+    in_family = next((each for each in (testable, judged) if any(each)), [True] * len(cells))
+    return [
+        replace(_judge_cell(data, sum(in_family), alpha, min_blocks), in_family=member)
+        for data, member in zip(cells, in_family, strict=True)
+    ]
 
 
 def _judge_cell(data: CellData, family_size: int, alpha: float, min_blocks: int) -> CellResult:
     sample = _sample(data)
     alpha_per_side = alpha / (2 * family_size)
-    margin_of_error = _quantile(sample.blocks, alpha_per_side) * sample.standard_error
-    low, high = sample.mean - margin_of_error, sample.mean + margin_of_error
-    excess = detectable_effect_sd(sample.blocks, alpha_per_side) * sample.sd
+    half_width = sample.half_width(alpha_per_side)
+    low, high = sample.mean - half_width, sample.mean + half_width
+    excess = sample.detectable(sample.blocks, alpha_per_side)
     delta_us = sample.cost_us(sample.mean)
     result = CellResult(
         cell=data.cell,
@@ -330,25 +414,47 @@ def _judge_cell(data: CellData, family_size: int, alpha: float, min_blocks: int)
         p_adjusted=_p_adjusted(sample, family_size) if data.budget else math.nan,
         verdict=None,
         reasons=(),
+        alpha=alpha,
+        family_size=family_size,
     )
     if data.budget is None:
         return result
     if data.refused or not sample.blocks:
         reasons = data.refused or ("no block was measured in both arms",)
         return replace(result, verdict=Verdict.INVALID, reasons=reasons)
-    if sample.blocks < min_blocks:
-        count = "1 block" if sample.blocks == 1 else f"{sample.blocks} blocks"
-        reasons = (f"{count}, {min_blocks} are needed to decide", *data.undecided)
-        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
-    if low > sample.margin:
+    enough = sample.blocks >= min_blocks
+    if enough and sample.excess > half_width:
         reasons = (_excess_sentence(result, data.budget), *data.undecided)
         return replace(result, verdict=Verdict.REGRESSED, reasons=reasons)
-    if high > sample.margin:
-        reasons = (_straddle_sentence(result, data.budget), *data.undecided)
-        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
-    if data.undecided:
-        return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=data.undecided)
-    return replace(result, verdict=Verdict.PASSED)
+    if enough and sample.excess <= -half_width:
+        verdict = Verdict.INCONCLUSIVE if data.undecided else Verdict.PASSED
+        return replace(result, verdict=verdict, reasons=data.undecided)
+    # What cannot pass can still regress, but only where the estimate is above the budget.
+    can_decide = not data.undecided or sample.excess > 0
+    result = replace(
+        result,
+        verdict=Verdict.INCONCLUSIVE,
+        more_blocks_can_decide=can_decide,
+        blocks_to_decide=_blocks_to_decide(sample, alpha_per_side, min_blocks)
+        if can_decide
+        else None,
+    )
+    if not enough:
+        count = "1 block" if sample.blocks == 1 else f"{sample.blocks} blocks"
+        reason = f"{count}, {min_blocks} are needed to decide"
+    else:
+        reason = _straddle_sentence(result, data.budget)
+    return replace(result, reasons=(reason, *data.undecided))
+
+
+def _blocks_to_decide(sample: _Sample, alpha_per_side: float, min_blocks: int) -> int | None:
+    """Search for the smallest number of blocks that finds the observed distance to the budget."""
+    counts = range(max(min_blocks, sample.blocks + 1), MOST_BLOCKS + 1)
+    distance = abs(sample.excess)
+    index = bisect_left(
+        counts, True, key=lambda blocks: sample.detectable(blocks, alpha_per_side) <= distance
+    )
+    return counts[index] if index < len(counts) else None
 
 
 def _sample(data: CellData) -> _Sample:
@@ -356,15 +462,17 @@ def _sample(data: CellData) -> _Sample:
     amount = data.budget.amount if data.budget else 0.0
     blocks = data.vanilla_us.size
     if not blocks:
-        return _Sample(relative, 0, math.nan, math.nan, math.nan, math.nan)
+        return _Sample(relative, 0, math.nan, math.nan, math.nan, math.nan, math.nan)
     if relative:
         differences = np.log(data.agent_us / data.vanilla_us)
         vanilla_us = math.exp(np.log(data.vanilla_us).mean())
         margin = math.log1p(amount / 100)
+        step = data.step_us / min(vanilla_us, math.exp(np.log(data.agent_us).mean()))
     else:
         differences = data.agent_us - data.vanilla_us
         vanilla_us = float(data.vanilla_us.mean())
         margin = amount
+        step = data.step_us
     differences = differences.round(_DECIMALS)
     mean, sd = float(differences.mean()), math.nan
     if blocks > 1:
@@ -372,7 +480,10 @@ def _sample(data: CellData) -> _Sample:
         if np.ptp(differences) == 0:
             # The mean of n equal numbers need not be that number in floating point.
             mean, sd = float(differences[0]), 0.0
-    return _Sample(relative, blocks, vanilla_us, mean, sd, round(margin, _DECIMALS))
+        # Rounding a number to a step adds step²/12 to its variance (Sheppard 1898); a difference
+        # is made of two. So a spread below this is not known, and need not be none.
+        sd = max(sd, step / math.sqrt(6))
+    return _Sample(relative, blocks, vanilla_us, mean, sd, round(margin, _DECIMALS), step)
 
 
 @functools.cache
@@ -384,10 +495,13 @@ def _quantile(blocks: int, alpha_per_side: float) -> float:
 def _p_adjusted(sample: _Sample, family_size: int) -> float:
     if sample.blocks < 2:
         return math.nan
+    # Within a step of the budget no level makes the lower limit lie above it.
+    if sample.excess <= sample.step:
+        return 1.0
     if sample.sd == 0:
-        return 0.0 if sample.mean > sample.margin else 1.0
-    t = (sample.mean - sample.margin) / sample.standard_error
-    return min(1.0, 2 * family_size * float(stats.t.sf(t, sample.blocks - 1)))
+        return 0.0
+    t = sample.excess / sample.standard_error
+    return min(1.0, 2 * family_size * float(special.stdtr(sample.blocks - 1, -t)))
 
 
 def _hold_back_hidden_cost(
@@ -421,7 +535,13 @@ def _excess_sentence(result: CellResult, budget: Budget) -> str:
 
 def _straddle_sentence(result: CellResult, budget: Budget) -> str:
     low, high = _interval_in_unit_of(budget, result)
-    return f"the overhead is between {low} and {high}, the budget {budget} lies inside"
+    sentence = f"the overhead is between {low} and {high}, the budget {budget} lies inside"
+    if not result.more_blocks_can_decide:
+        return sentence
+    if result.blocks_to_decide is None:
+        return f"{sentence}; even {MOST_BLOCKS} trials would hardly settle this"
+    more = result.blocks_to_decide - result.blocks
+    return f"{sentence}; {more} more trials would settle this"
 
 
 def _interval_in_unit_of(budget: Budget, result: CellResult) -> tuple[str, str]:

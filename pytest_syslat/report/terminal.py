@@ -330,7 +330,7 @@ def cell_sentence(result: CellResult) -> str:
         # The interval from a few blocks is so wide that its figures only confuse.
         if result.blocks >= BLOCKS_TO_DECIDE and not math.isnan(result.ci_low_us):
             figures += (
-                f", 95 % interval {_signed(result.ci_low_us, 3)} … "
+                f", {100 * (1 - result.alpha):.4g} % interval {_signed(result.ci_low_us, 3)} … "
                 f"{_signed(result.ci_high_us, 3)} µs "
                 f"({_signed(result.ci_low_pct, 1)} … {_signed(result.ci_high_pct, 1)} %)"
             )

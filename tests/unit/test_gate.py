@@ -16,11 +16,14 @@ from pytest_syslat.gate import (
     CellResult,
     Verdict,
     detectable_effect_sd,
+    family_sentence,
     judge,
     overhead_rows,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 CELL = Cell("connect", "tetragon", "p50")
@@ -179,6 +182,48 @@ def test_if_no_judged_cell_is_testable_the_judged_are_the_family() -> None:
     result = judge(family, min_blocks=9)[0]
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.ci_high_us == pytest.approx(4.5 + T_995 * STEPS_ERROR_US, abs=1e-4)
+
+
+def test_results_say_who_shares_the_error() -> None:
+    family = [
+        steps(microseconds(4)),
+        replace(steps(percent(5)), refused=("no samples",)),
+        *others(2, percent(5)),
+        steps(None),
+    ]
+    results = judge(family, alpha=0.01)
+    assert [result.in_family for result in results] == [True, False, True, True, False]
+    assert {(result.family_size, result.alpha) for result in results} == {(3, 0.01)}
+
+
+def product(*, syscalls: int, agents: int, names: Sequence[str]) -> list[CellData]:
+    return [
+        steps(percent(5), Cell(f"call{syscall}", f"agent{agent}", name))
+        for syscall in range(syscalls)
+        for agent in range(agents)
+        for name in names
+    ]
+
+
+def test_the_family_in_a_sentence() -> None:
+    fifteen = product(syscalls=3, agents=1, names=["p50", "p90", "p99", "mean", "user"])
+    assert family_sentence(judge(fifteen)) == (
+        "15 cells are judged together (3 syscalls × 1 agent × 5 figures): their intervals all "
+        "hold at once with 95 %; -k narrows the family"
+    )
+    uneven = [replace(fifteen[0], refused=("no samples",)), *fifteen[1:], steps(None)]
+    assert family_sentence(judge(uneven, alpha=0.05 / 3)).startswith(
+        "14 cells are judged together (from 3 syscalls, 1 agent, 5 figures): their intervals all "
+        "hold at once with 98.33 %"
+    )
+    estimated = [replace(data, budget=None) for data in fifteen[:5]]
+    assert family_sentence(judge(estimated)).startswith(
+        "5 cells are estimated together (1 syscall × 1 agent × 5 figures): "
+    )
+    assert family_sentence(judge([steps(percent(5)), *others(4, None)])) == (
+        "1 cell is judged (connect-tetragon-p50): its interval holds with 95 %"
+    )
+    assert family_sentence([]) == "no cell is judged"
 
 
 def test_empty_family() -> None:
@@ -370,6 +415,171 @@ def test_limits_beyond_floating_point_are_infinite() -> None:
     assert (result.ci_low_pct, result.ci_high_pct) == (-100, math.inf)
     assert result.mde_us == math.inf
     assert result.verdict is Verdict.INCONCLUSIVE
+
+
+# The step in which figures are recorded
+
+
+def recorded(
+    budget: Budget, agent_us: float, *, vanilla_us: float = 10.0, blocks: int = 8
+) -> CellData:
+    """The same ns in each block of an arm."""
+    vanilla, agent = np.full(blocks, vanilla_us), np.full(blocks, agent_us)
+    return CellData(CELL, budget, vanilla, agent, step_us=0.001)
+
+
+@pytest.mark.parametrize("blocks", [8, 32])
+@pytest.mark.parametrize(
+    ("difference_ns", "expected"),
+    [
+        (-1, Verdict.PASSED),
+        (0, Verdict.INCONCLUSIVE),
+        (1, Verdict.INCONCLUSIVE),
+        (2, Verdict.REGRESSED),
+    ],
+)
+def test_equal_figures_are_known_to_a_step_only(
+    difference_ns: int, expected: Verdict, blocks: int
+) -> None:
+    agent_us = 10 + difference_ns / 1000
+    result = judge_one(recorded(microseconds(0), agent_us, blocks=blocks))
+    assert result.verdict is expected
+    assert result.ci_low_us == pytest.approx((difference_ns - 1) / 1000)
+    assert result.ci_high_us == pytest.approx((difference_ns + 1) / 1000)
+    assert (result.p_adjusted < 0.05) == (expected is Verdict.REGRESSED)
+
+
+def test_equal_figures_give_no_p_of_nothing() -> None:
+    # A spread below that of rounding is not known: two roundings are 0.001 / sqrt(6) together, so
+    # t = 0.002 / (0.001 / sqrt(6) / sqrt(8)) = 13.86 with 7 degrees of freedom.
+    result = judge_one(recorded(microseconds(0), 10.002))
+    assert result.p_adjusted == pytest.approx(2 * stats.t.sf(2 * math.sqrt(48), 7))
+
+
+def test_step_under_a_relative_budget() -> None:
+    # One step of the smaller figure: 0.001 / 10.
+    result = judge_one(recorded(percent(24), 12.5))
+    assert result.ci_low_pct == pytest.approx(100 * (1.25 * math.exp(-0.0001) - 1))
+    assert result.ci_high_pct == pytest.approx(100 * (1.25 * math.exp(0.0001) - 1))
+    assert judge_one(recorded(percent(24.99), 12.5)).verdict is Verdict.INCONCLUSIVE
+    assert judge_one(recorded(percent(24.98), 12.5)).verdict is Verdict.REGRESSED
+    faster = judge_one(recorded(percent(24), 8.0))
+    assert faster.ci_high_pct == pytest.approx(100 * (0.8 * math.exp(0.001 / 8) - 1))
+
+
+def test_step_below_the_spread_changes_nothing() -> None:
+    for data in (steps(microseconds(4)), ratios(percent(10))):
+        assert astuple(judge_one(replace(data, step_us=0.01))) == astuple(judge_one(data))
+
+
+def test_what_a_step_leaves_detectable() -> None:
+    # A limit is a step away, and what the mean varies by comes on top: with t of 7 degrees of
+    # freedom, what finds it is (detectable - 2.3646 / sqrt 8) standard deviations.
+    sd_us = 0.001 / math.sqrt(6)
+    expected_us = 0.001 + (detectable_effect_sd(8, 0.025) - T_975 / math.sqrt(8)) * sd_us
+    result = judge_one(recorded(microseconds(0), 10.002))
+    assert result.mde_us == pytest.approx(expected_us, rel=1e-4)
+
+
+def test_step_with_one_block_has_no_limits() -> None:
+    result = judge_one(recorded(microseconds(0), 10.002, blocks=1))
+    assert all(math.isnan(figure) for figure in (*figures(result)[4:], result.p_adjusted))
+
+
+@pytest.mark.parametrize("step_us", [-0.001, math.nan, math.inf])
+def test_impossible_step(step_us: float) -> None:
+    with pytest.raises(ValueError, match="connect-tetragon-p50: a step is a finite number of µs"):
+        CellData(CELL, percent(5), DRIFTING_US, STEPS_US, step_us=step_us)
+
+
+# How many blocks would decide
+
+
+def first_with_power(effect_sd: float, alpha_per_side: float, blocks: int) -> int:
+    """Blocks from `blocks` + 1 on with which a t test finds the effect four times in five."""
+    while True:
+        blocks += 1
+        quantile = stats.t.ppf(1 - alpha_per_side, blocks - 1)
+        power = 1 - stats.nct.cdf(quantile, blocks - 1, effect_sd * math.sqrt(blocks))
+        if power >= 0.8:
+            return blocks
+
+
+@pytest.mark.parametrize("amount", [2.46, 3.0, 3.5, 5.5, 6.0, 6.54])
+@pytest.mark.parametrize("cells", [1, 3])
+def test_blocks_to_decide_on_either_side_of_the_budget(amount: float, cells: int) -> None:
+    result = judge([steps(microseconds(amount)), *others(cells - 1, percent(5))])[0]
+    # The mean of the steps is 4.5, their standard deviation sqrt(6).
+    effect_sd = abs(4.5 - amount) / math.sqrt(6)
+    expected = first_with_power(effect_sd, 0.025 / cells, 8)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.more_blocks_can_decide
+    assert result.blocks_to_decide == expected
+    assert result.reasons[0].endswith(f"lies inside; {expected - 8} more trials would settle this")
+
+
+def test_blocks_to_decide_do_decide_in_four_of_five_runs() -> None:
+    blocks = judge_one(steps(microseconds(3))).blocks_to_decide
+    assert blocks is not None
+    random = np.random.default_rng(45)
+    runs = 2000
+    shares = []
+    for count in (blocks, blocks - 1):
+        excess_us = random.normal(4.5 - 3, math.sqrt(6), (runs, count))
+        t = excess_us.mean(axis=1) / (excess_us.std(axis=1, ddof=1) / math.sqrt(count))
+        shares.append(np.mean(t > stats.t.ppf(0.975, count - 1)))
+    # Monte-Carlo error: sqrt(0.8 x 0.2 / 2,000) = 0.9 %; four of them.
+    assert 0.8 - 0.036 <= shares[0] <= 0.83 + 0.036
+    assert shares[1] <= 0.8 + 0.036
+
+
+def test_beyond_two_hundred_blocks_there_is_no_number() -> None:
+    result = judge_one(steps(microseconds(4.49)))
+    assert (result.more_blocks_can_decide, result.blocks_to_decide) == (True, None)
+    assert result.reasons[0].endswith("even 200 trials would hardly settle this")
+    two_hundred = CellData(
+        CELL, microseconds(5), np.full(200, 50.0), 55 + np.array([-1.0, 1.0] * 100)
+    )
+    assert judge_one(two_hundred).blocks_to_decide is None
+
+
+def test_too_few_blocks_say_how_many_would_do() -> None:
+    clear = CellData(CELL, percent(5), np.full(5, 10.0), np.array([20, 20.1, 19.9, 20, 20.2]))
+    result = judge_one(clear)
+    assert (result.more_blocks_can_decide, result.blocks_to_decide) == (True, 8)
+    one = judge_one(CellData(CELL, percent(5), np.array([10.0]), np.array([12.0])))
+    assert (one.more_blocks_can_decide, one.blocks_to_decide) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "verdict"),
+    [
+        (steps(microseconds(2)), Verdict.REGRESSED),
+        (steps(microseconds(50)), Verdict.PASSED),
+        (replace(steps(microseconds(4)), refused=("throttled",)), Verdict.INVALID),
+        (CellData(CELL, percent(5), np.empty(0), np.empty(0)), Verdict.INVALID),
+        (steps(None), None),
+        # It cannot pass, and is not above its budget: it stays what it is.
+        (replace(steps(microseconds(50)), undecided=("lost events",)), Verdict.INCONCLUSIVE),
+        (replace(steps(microseconds(5)), undecided=("lost events",)), Verdict.INCONCLUSIVE),
+    ],
+)
+def test_what_more_blocks_do_not_decide(data: CellData, verdict: Verdict | None) -> None:
+    result = judge_one(data)
+    assert (result.verdict, result.more_blocks_can_decide) == (verdict, False)
+    assert result.blocks_to_decide is None
+    assert not any("settle" in reason for reason in result.reasons)
+
+
+def test_what_cannot_pass_can_still_be_shown_to_regress() -> None:
+    result = judge_one(replace(steps(microseconds(3)), undecided=("lost events",)))
+    assert result.more_blocks_can_decide
+    assert result.blocks_to_decide == first_with_power(1.5 / math.sqrt(6), 0.025, 8)
+
+
+def test_a_figure_held_back_is_not_helped_by_more_blocks() -> None:
+    user = steps(microseconds(1), Cell("connect", "tetragon", "user"))
+    assert not with_user_cost(user, microseconds(50)).more_blocks_can_decide
 
 
 # Cost outside the interval
