@@ -242,7 +242,7 @@ OPTIONS: tuple[Option, ...] = (
         "NAME",
         "arm to measure beside vanilla: an agent's name, with '+none' or '+POLICYFILE' for another "
         "policy; daemonset:NAMESPACE/NAME, service:UNIT or 'command:PROGRAM ARGUMENTS', with "
-        "'LABEL=' before it for a name; or 'all'; repeatable",
+        "'LABEL=' before it for a name; 'vanilla2', no agent once more; or 'all'; repeatable",
         repeatable=True,
     ),
     Option(

@@ -178,7 +178,8 @@ def _looks(experiment: Experiment) -> str:
     blocks = experiment.plan.blocks
     if blocks == experiment.looked_at[-1]:
         return f"looked after {blocks} trials: all verdicts stand, so no more were measured"
-    return f"looked after {', '.join(map(str, experiment.looked_at))} trials, and went on"
+    looked = ", ".join(map(str, experiment.looked_at))
+    return f"looked after {looked} trials, and went on to {blocks}"
 
 
 def _switching(experiment: Experiment) -> str:

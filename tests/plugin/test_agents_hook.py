@@ -137,7 +137,7 @@ def test_names_of_theirs_are_offered(project: Project) -> None:
     [line] = usage_errors(project.run("benchmarks", "--agent=your"))
     assert line == (
         "--syslat-agent: unknown agent 'your': allowed is auditd, calibration, falco, kloudknox, "
-        "mine, tetragon, daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM, or all"
+        "mine, tetragon, vanilla2, daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM, or all"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from .support import Project, collected, trial_ids, usage_errors
 
-NAMES = "auditd, calibration, falco, kloudknox, tetragon"
+NAMES = "auditd, calibration, falco, kloudknox, tetragon, vanilla2"
 SIGN = "[ARM=]log:REGEX, [ARM=]port:NUMBER or [ARM=]file:PATH is needed"
 
 
@@ -211,7 +211,7 @@ def test_choosing_arms(project: Project, expression: str, arms: set[str]) -> Non
 def test_described_agent_of_the_project_is_offered(project: Project) -> None:
     project.write("agents/mine.toml", '[host]\ncommand = "mine"\n')
     [line] = usage_errors(project.run("benchmarks", "--agent=falko"))
-    assert "allowed is auditd, calibration, falco, kloudknox, mine, tetragon, " in line
+    assert "allowed is auditd, calibration, falco, kloudknox, mine, tetragon, vanilla2, " in line
     result = project.run(
         "benchmarks", "--agent=mine", "--collect-only", "-q", "--syslat-trials=1", "-k", "trial1"
     )

@@ -12,8 +12,8 @@ WHOLE_FROM_1 = "a whole number of at least 1 is needed"
 WHOLE_FROM_0 = "a whole number of at least 0 is needed"
 SECONDS = "a number of seconds, 0 or more, is needed"
 ALL_AGENTS = (
-    "auditd, calibration, falco, kloudknox, tetragon, daemonset:NAMESPACE/NAME, service:UNIT, "
-    "command:PROGRAM, or all"
+    "auditd, calibration, falco, kloudknox, tetragon, vanilla2, daemonset:NAMESPACE/NAME, "
+    "service:UNIT, command:PROGRAM, or all"
 )
 
 
@@ -235,6 +235,7 @@ def test_the_documented_defaults(project: Project) -> None:
         "charts": [],
         "ready": [],
         "trials": 5,
+        "until": None,
         "warmup_s": 30.0,
         "lmbench_reps": 10,
         "openat_mult": 10,

@@ -160,7 +160,8 @@ def test_all_with_one_of_them(rootdir: Path) -> None:
             ["falko"],
             (
                 "unknown agent 'falko': allowed is auditd, calibration, falco, kloudknox, mine, "
-                "tetragon, daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM, or all"
+                "tetragon, vanilla2, daemonset:NAMESPACE/NAME, service:UNIT, command:PROGRAM, "
+                "or all"
             ),
         ),
         (["falko+none"], "unknown agent 'falko+none': allowed is auditd, "),
