@@ -19,7 +19,7 @@ from pytest_syslat.testbeds.protocol import Testbed
 from .support import FakeCarrier, Node
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["auditd", "calibration", "falco", "kloudknox", "tetragon"]
+NAMES = ["auditd", "calibration", "falco", "kloudknox", "tetragon", "vanilla2"]
 
 
 class Recorded(FakeCarrier):
