@@ -2,11 +2,12 @@
 
     python perf/false_alarms.py [RUNS]
 
-Prints two tables; with the default of 10,000 runs they take about 20 minutes of one core. Nothing
+Prints three tables; with the default of 10,000 runs they take about 20 minutes of one core. Nothing
 is measured, so the machine need not be quiet.
 
 1. Ways to make intervals that hold for all cells at once, on block differences of 15 cells.
-2. The gate itself beside tests that pool all calls, as they are often used: 12 cells (3 syscalls ×
+2. Looks at 8, 16 and 32 blocks: when runs end, and what they find.
+3. The gate itself beside tests that pool all calls, as they are often used: 12 cells (3 syscalls ×
    4 agents, p50), 8 blocks, 1,000 calls a trial, 2 % variation from trial to trial.
 """
 
@@ -36,6 +37,7 @@ from simulated_runs import (
 
 from pytest_syslat.budget import Budget
 from pytest_syslat.gate import Cell, CellData, Verdict, judge
+from pytest_syslat.sequential import LOOKS, alpha_of_look
 
 ALPHA = 0.05
 BUDGET_PCT = 10.0
@@ -102,6 +104,83 @@ def intervals(runs: int) -> None:
     for count in (runs, runs // 4):
         error = 100 * monte_carlo_error(ALPHA, count)
         print(f"Standard error of 5 % in {count:,} runs: {error:.2f} %")
+
+
+def looks(runs: int) -> None:
+    """Print when runs end, and what they find, with one cell above its budget."""
+    columns = ("effect", *(f"ends at {look}, %" for look in LOOKS), "blocks", "regressed, %")
+    columns += ("8 fixed, %", "32 fixed, %", "regressed at 8, open at 16, %")
+    print("|", " | ".join(columns), "|")
+    print("|", "---|" * len(columns), sep="")
+    critical = [stats.t.ppf(1 - alpha_of_look(ALPHA) / (2 * CELLS), blocks - 1) for blocks in LOOKS]
+    for excess_sd in (0.0, 0.5, 0.8, 1.2, 1.9, 2.5):
+        one_over = np.full(CELLS, FAR_BELOW_SD)
+        one_over[0] = excess_sd
+        t_by_look = _t_by_look(runs, one_over)
+        decided = [
+            (np.abs(t) > limit).all(axis=1) for t, limit in zip(t_by_look, critical, strict=True)
+        ]
+        found = [t[:, 0] > limit for t, limit in zip(t_by_look, critical, strict=True)]
+        end = np.select(decided[:-1], LOOKS[:-1], LOOKS[-1])
+        regressed = np.select(decided[:-1], found[:-1], found[-1])
+        fixed = [
+            stats.nct.sf(
+                stats.t.ppf(1 - ALPHA / (2 * CELLS), blocks - 1),
+                blocks - 1,
+                excess_sd * math.sqrt(blocks),
+            )
+            for blocks in (LOOKS[0], LOOKS[-1])
+        ]
+        shares = [np.mean(end == look) for look in LOOKS]
+        lost = np.mean(found[0] & ~found[1])
+        cells = [f"{100 * share:.1f}" for share in shares] + [f"{end.mean():.1f}"]
+        cells += [f"{100 * share:.1f}" for share in (regressed.mean(), *fixed, lost)]
+        print(f"| {excess_sd:g} |", " | ".join(cells), "|", flush=True)
+    t_by_look = _t_by_look(runs, np.zeros(CELLS))
+    missed = np.any(
+        [(np.abs(t) > limit).any(axis=1) for t, limit in zip(t_by_look, critical, strict=True)],
+        axis=0,
+    ).mean()
+    print(f"All cells at the budget: {100 * missed:.1f} % of runs miss at any look")
+    excess = _excess(np.random.default_rng(SEED), runs, 0.0, syscalls=1, figures=1)
+    by_block = [
+        t_values(excess[:, :, :blocks])[:, 0] / stats.t.ppf(1 - ALPHA / 2, blocks - 1)
+        for blocks in range(LOOKS[0], LOOKS[-1] + 1)
+    ]
+    missed, alarms = (
+        np.mean(np.max(np.abs(by_block), axis=0) > 1),
+        np.mean(np.max(by_block, axis=0) > 1),
+    )
+    print(
+        f"One cell at the budget, tested at 5 % after each block: missed in {100 * missed:.1f} %, "
+        f"called regressed in {100 * alarms:.1f} %"
+    )
+
+
+def _t_by_look(runs: int, excess_sd: Floats) -> list[Floats]:
+    excess = _excess(np.random.default_rng(SEED), runs, excess_sd)
+    return [t_values(excess[:, :, :blocks]) for blocks in LOOKS]
+
+
+def _excess(
+    random: np.random.Generator,
+    runs: int,
+    excess_sd: float | Floats,
+    *,
+    syscalls: int = 3,
+    figures: int = 5,
+) -> Floats:
+    drawn = draw(
+        SYMMETRIC[0],
+        random,
+        runs=runs,
+        blocks=LOOKS[-1],
+        budget=BUDGET_PCT,
+        excess_sd=excess_sd,
+        syscalls=syscalls,
+        figures=figures,
+    )
+    return differences(drawn, BUDGET_PCT, "%")
 
 
 def pooled(runs: int) -> None:
@@ -225,9 +304,11 @@ def _upward(one_sided: float) -> float:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     intervals(runs)
+    print()
+    looks(2 * runs)
     print()
     pooled(runs // 10)
 
