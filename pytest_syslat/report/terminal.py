@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_syslat.findings import Severity
-from pytest_syslat.gate import CellResult, Verdict
+from pytest_syslat.gate import CellResult, Verdict, family_sentence
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
@@ -195,8 +195,8 @@ def _switching(experiment: Experiment) -> str:
     return f"switching (median), beside the trials: {'; '.join(arms)}"
 
 
-def _write_verdicts(reporter: pytest.TerminalReporter, results: Iterable[CellResult]) -> None:
-    """Write each cell that has not passed; those that lack blocks share a line."""
+def _write_verdicts(reporter: pytest.TerminalReporter, results: Sequence[CellResult]) -> None:
+    """Write the cells that have not passed and the family; those that lack blocks share a line."""
     too_short = []
     for result in results:
         if result.verdict is Verdict.INCONCLUSIVE and result.blocks < BLOCKS_TO_DECIDE:
@@ -210,6 +210,13 @@ def _write_verdicts(reporter: pytest.TerminalReporter, results: Iterable[CellRes
             f"{names}",
             **MARKUP[Verdict.INCONCLUSIVE],
         )
+    if any(
+        result.in_family
+        and result.verdict not in (None, Verdict.INVALID)
+        and result.blocks >= BLOCKS_TO_DECIDE
+        for result in results
+    ):
+        reporter.write_line(family_sentence(results))
 
 
 def _write_table(

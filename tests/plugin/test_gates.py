@@ -58,7 +58,9 @@ def test_passed(project: Project) -> None:
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=17, deselected=32)
     result.stdout.re_match_lines([r"connect  auditd .* \+0\.989 +\+9\.9  passed +8,000"])
-    assert "connect-auditd-p50" not in result.stdout.str()
+    assert "connect-auditd-p50 " not in result.stdout.str()
+    family = "1 cell is judged (connect-auditd-p50): its interval holds with 95 %"
+    assert result.outlines.count(family) == 1
     assert suite_counts(project) == {"tests": 17, "failures": 0, "errors": 0, "skipped": 0}
 
 
@@ -106,6 +108,7 @@ def test_too_few_blocks_decide_nothing(project: Project) -> None:
             "inconclusive, 8 blocks are needed to decide (--syslat-trials): connect-auditd-p50",
         ]
     )
+    assert "1 cell is judged" not in result.stdout.str()
     result = judged(project, "0%", "--syslat-trials=7", "--syslat-strict")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert the_failure(project).endswith("7 blocks, 8 are needed to decide")
@@ -131,6 +134,10 @@ def test_a_traced_figure_does_not_pass_while_the_user_pays_more(project: Project
         row["figure"]: row["verdict"] for row in project.rows("overhead.csv") if row["verdict"]
     }
     assert verdicts == {"p50": "inconclusive", "user": "regressed"}
+    assert (
+        "2 cells are judged together (1 syscall × 1 agent × 2 figures): their intervals all hold "
+        "at once with 95 %; -k narrows the family"
+    ) in result.outlines
     result.stdout.fnmatch_lines(["connect-auditd-p50 inconclusive * cost outside the interval: *"])
 
 

@@ -533,6 +533,15 @@ def test_blocks_to_decide_do_decide_in_four_of_five_runs() -> None:
     assert shares[1] <= 0.8 + 0.036
 
 
+@pytest.mark.parametrize(("share", "expected"), [(1.0001, 200), (0.9999, None)])
+def test_two_hundred_blocks_are_the_most(share: float, expected: int | None) -> None:
+    # A standard deviation of 1: sqrt(8 x 7/8 / 7).
+    noise = np.array([-1.0, 1.0] * 4) * math.sqrt(7 / 8)
+    excess_us = share * detectable_effect_sd(200, 0.025)
+    data = CellData(CELL, microseconds(5), np.full(8, 50.0), 55 + excess_us + noise)
+    assert judge_one(data).blocks_to_decide == expected
+
+
 def test_beyond_two_hundred_blocks_there_is_no_number() -> None:
     result = judge_one(steps(microseconds(4.49)))
     assert (result.more_blocks_can_decide, result.blocks_to_decide) == (True, None)
