@@ -21,12 +21,12 @@ from .agents_support import (
     bad_policy,
     chart,
     charts,
-    crashing,
     describe_observer,
     left_since,
     option,
     ordered,
     state,
+    without_image,
     without_pods,
 )
 from .support import (
@@ -393,9 +393,9 @@ def test_nothing_is_left_of_a_failed_installation_and_of_a_killed_run(
     agent: str, project: Project, cluster: Cluster, before: Counter[str]
 ) -> None:
     project.limits = {"agents.daemonset.PROBLEM_GRACE_S": 5.0}
-    crashes = option(agent, crashing(agent, project.directory))
-    told = project.refusal(*QUICK, f"--agent={agent}", crashes)
-    assert re.match(rf"{agent}: pod {agent}-\w+ does not start: back-off ", told)
+    broken = option(agent, without_image(agent, project.directory))
+    told = project.refusal(*QUICK, f"--agent={agent}", broken)
+    assert re.match(rf"{agent}: the image \S+/{agent}:missing cannot be had ", told)
     expect_nothing_left(before, cluster)
 
     project.limits = {}
