@@ -543,8 +543,13 @@ def test_agent_that_crashes_and_run_that_is_killed(
         *QUICK, "--agent=tetragon", *charts(), "--syslat-trials=2", "--syslat-lmbench-reps=8"
     )
     # Once while calls are traced, and in the repeated trial before it is asked for its drops.
+    # The first is told by the kernel or by the kubelet, whichever notices first.
+    crashed = (
+        r"(its containers were started anew|pod \S+: "
+        r"|\d+ of its \d+ BPF programs are not loaded any more)"
+    )
     for times, step, reason in (
-        (1, "traced", r"agent-not-ready: (its containers were started anew|pod \S+: )"),
+        (1, "traced", f"agent-not-ready: {crashed}"),
         (2, "untraced", r"agent-failed: tetragon: http://\S+/metrics cannot be read: .*"),
     ):
         project.wait_for_step(process, f"openat-tetragon-trial1: {step}", times=times)
