@@ -67,19 +67,18 @@ def ordered(trouble: str) -> list[Object]:
     return [{"name": "STANDIN_TROUBLE", "value": trouble}]
 
 
-def crashing(agent: str, directory: Path) -> Path:
-    """A copy of a stand-in that ends a second after each start."""
+def without_image(agent: str, directory: Path) -> Path:
+    """A copy of a stand-in whose image is nowhere."""
     if agent == "falco":
-        return chart(agent, directory, {"extra": {"env": ordered("never-ready,crash")}})
+        return chart(agent, directory, {"image": {"tag": "missing"}})
     if agent == "tetragon":
-        return chart(agent, directory, {"tetragon": {"extraEnv": ordered("never-ready,crash")}})
+        return chart(agent, directory, {"tetragon": {"image": {"tag": "missing"}}})
     copy = directory / "manifests" / agent
     shutil.copytree(STANDINS / agent, copy)
-    for file in copy.glob("*_kloudknox.yaml"):
-        orders = "valueFrom: {configMapKeyRef: {name: standin, key: trouble, optional: true}}"
-        text = file.read_text()
-        assert orders in text
-        file.write_text(text.replace(orders, "value: never-ready,crash"))
+    file = copy / "04_kloudknox.yaml"
+    text = file.read_text()
+    assert "image: boanlab/kloudknox:latest" in text
+    file.write_text(text.replace("boanlab/kloudknox:latest", "boanlab/kloudknox:missing"))
     return copy
 
 

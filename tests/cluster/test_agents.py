@@ -21,12 +21,12 @@ from .agents_support import (
     bad_policy,
     chart,
     charts,
-    crashing,
     describe_observer,
     left_since,
     option,
     ordered,
     state,
+    without_image,
     without_pods,
 )
 from .support import (
@@ -393,9 +393,9 @@ def test_nothing_is_left_of_a_failed_installation_and_of_a_killed_run(
     agent: str, project: Project, cluster: Cluster, before: Counter[str]
 ) -> None:
     project.limits = {"agents.daemonset.PROBLEM_GRACE_S": 5.0}
-    crashes = option(agent, crashing(agent, project.directory))
-    told = project.refusal(*QUICK, f"--agent={agent}", crashes)
-    assert re.match(rf"{agent}: pod {agent}-\w+ does not start: back-off ", told)
+    broken = option(agent, without_image(agent, project.directory))
+    told = project.refusal(*QUICK, f"--agent={agent}", broken)
+    assert re.match(rf"{agent}: the image \S+/{agent}:missing cannot be had ", told)
     expect_nothing_left(before, cluster)
 
     project.limits = {}
@@ -543,9 +543,15 @@ def test_agent_that_crashes_and_run_that_is_killed(
         *QUICK, "--agent=tetragon", *charts(), "--syslat-trials=2", "--syslat-lmbench-reps=8"
     )
     # Once while calls are traced, and in the repeated trial before it is asked for its drops.
+    # The first is told by the kernel or by the kubelet, whichever notices first.
+    crashed = (
+        r"(its containers were started anew|pod \S+: "
+        r"|\d+ of its \d+ BPF programs are not loaded any more)"
+    )
+    deaf = r"agent-failed: tetragon: http://\S+/metrics cannot be read: "
     for times, step, reason in (
-        (1, "traced", r"agent-not-ready: (its containers were started anew|pod \S+: )"),
-        (2, "untraced", r"agent-failed: tetragon: http://\S+/metrics cannot be read: .*"),
+        (1, "traced", f"agent-not-ready: {crashed}"),
+        (2, "untraced", f"({deaf}|agent-not-ready: {crashed})"),
     ):
         project.wait_for_step(process, f"openat-tetragon-trial1: {step}", times=times)
         # Its first process ends, as in a crash.
