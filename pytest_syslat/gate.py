@@ -226,7 +226,7 @@ def judge(
     results = [_judge_cell(data, family_size, alpha, min_blocks) for data in family]
     watched_size = _family_size(watched, min_blocks)
     witnesses = [_judge_cell(data, watched_size, alpha, min_blocks) for data in watched]
-    return _hold_back_hidden_cost(results, [*results, *witnesses])
+    return hold_back_hidden_cost(results, [*results, *witnesses])
 
 
 @functools.cache
@@ -390,7 +390,7 @@ def _p_adjusted(sample: _Sample, family_size: int) -> float:
     return min(1.0, 2 * family_size * float(stats.t.sf(t, sample.blocks - 1)))
 
 
-def _hold_back_hidden_cost(
+def hold_back_hidden_cost(
     results: Sequence[CellResult], witnesses: Sequence[CellResult]
 ) -> list[CellResult]:
     """Let no traced figure pass while the user pays more than the budget.
