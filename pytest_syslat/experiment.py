@@ -11,15 +11,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms, Switch
 from pytest_syslat.budget import FIGURES, Budget, budget_for
+from pytest_syslat.comparison import Comparison
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, Severity, invalid, undecided
+from pytest_syslat.findings import Finding, invalid, undecided, undecided_sentences
 from pytest_syslat.gate import Cell, CellData, CellResult, judge
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
@@ -31,7 +32,15 @@ from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.unpaired import (
+    GrowthCell,
+    GrowthResult,
+    judge_growth,
+    judge_stored_baseline,
+)
 from pytest_syslat.workload import WorkloadError
+
+Data = TypeVar("Data")
 
 LATER_WARMUP_SHARE = 0.1
 ATTEMPTS_TO_START = 2
@@ -68,9 +77,11 @@ class Experiment:
         rig: Rig,
         claim_directory: Callable[[], Path],
         progress: Progress,
+        comparison: Comparison,
     ) -> None:
         self.settings = settings
         self.plan = plan
+        self.comparison = comparison
         self.trials: dict[TrialKey, Trial] = {}
         self.replaced: list[Trial] = []
         self.interrupted: Trial | None = None
@@ -95,6 +106,7 @@ class Experiment:
         """Why each attempt to switch an arm on has failed, of arms that have never been on."""
         self._repeated_blocks: set[int] = set()
         self._results: dict[Cell, CellResult] | None = None
+        self._growth: dict[Cell, GrowthResult] | None = None
 
     @property
     def switches(self) -> Sequence[Switch]:
@@ -126,12 +138,19 @@ class Experiment:
                 "auditctl cannot be used here: if kernel audit was ever on since boot, every "
                 "figure carries a part of its cost (make provision)"
             )
+        if self.comparison.as_dict():
+            # Before agents are installed, which may take minutes and be for nothing.
+            self.comparison.check_facts(
+                collect_sysinfo(rig.testbed, rig.workload, rig.tracer, {}, self.settings)
+            )
+            self.warnings += self.comparison.warnings
         self._arms.prepare()
         facts = collect_sysinfo(
             rig.testbed, rig.workload, rig.tracer, self._arms.versions(), self.settings
         )
         # Last, so that a start which fails does not move an earlier run's files.
         self.record = RunRecord(self._claim_directory())
+        self.record.note_comparison(self.comparison.as_dict())
         self.record.open(self.settings, self.plan, facts)
         self._progress.opened(facts)
 
@@ -145,6 +164,9 @@ class Experiment:
                 left.append(str(error))
         if self.record is None:
             return left
+        growth = self.growth() if self.trials else []
+        if growth:
+            self.record.write_growth(growth, self.comparison.growth_placement(self.trials))
         self.record.close(
             self,
             results=self.results() if self.trials else [],
@@ -185,31 +207,71 @@ class Experiment:
             self._results = {result.cell: result for result in self.results()}
         return self._results[cell]
 
+    def judge_growth(self, cell: Cell) -> GrowthResult:
+        """The verdict on a cell's growth since a stored run, after all has been measured."""
+        self.complete()
+        if self._growth is None:
+            self._growth = {each.tested.cell: each for each in self.growth()}
+        return self._growth[cell]
+
     def results(self) -> list[CellResult]:
         """Overheads of all cells that have been measured; verdicts where a budget is judged."""
-        cells = [
-            Cell(syscall, agent, figure)
+        cells = self._measured_cells(Cell)
+        if not cells:
+            return []
+        budgets = self.settings.budgets
+        if self.comparison.baseline is None:
+            family, watched = self._family(cells, budgets, self._cell_data)
+            return judge(family, watched=watched)
+        unpaired, unpaired_watched = self._family(
+            cells,
+            budgets,
+            lambda cell, budget: self.comparison.baseline_data(cell, budget, self.trials),
+        )
+        return judge_stored_baseline(unpaired, watched=unpaired_watched)
+
+    def growth(self) -> list[GrowthResult]:
+        """How far overheads have grown since the stored run; nothing without one."""
+        if self.comparison.against is None:
+            return []
+        stored = self.comparison.against.stored
+        family, watched = self._family(
+            [
+                cell
+                for cell in self._measured_cells(GrowthCell)
+                if stored.pairs(cell.syscall, cell.agent)
+            ],
+            self.settings.growth_budgets,
+            lambda cell, budget: self.comparison.growth_data(cell, budget, self.trials),
+        )
+        return judge_growth(family, watched=watched)
+
+    def _measured_cells(self, kind: type[Cell]) -> list[Cell]:
+        return [
+            kind(syscall, agent, figure)
             for syscall in SYSCALLS
             for agent in self.settings.agents
             for figure in FIGURES
             if any(key.syscall == syscall and key.arm == agent for key in self.trials)
         ]
-        if not cells:
-            return []
-        return judge(
-            [
-                self._cell_data(cell, self._budget(cell) if cell in self._judged else None)
-                for cell in cells
-            ],
-            watched=[
-                self._cell_data(cell, self._budget(cell))
-                for cell in cells
-                if cell.figure == "user" and cell not in self._judged and self._budget(cell)
-            ],
-        )
 
-    def _budget(self, cell: Cell) -> Budget | None:
-        return budget_for(self.settings.budgets, cell.syscall, cell.figure)
+    def _family(
+        self,
+        cells: Sequence[Cell],
+        budgets: Sequence[Budget],
+        data_of: Callable[[Cell, Budget | None], Data],
+    ) -> tuple[list[Data], list[Data]]:
+        """All cells, judged if their item is selected; and the user's costs that are watched."""
+        budget_of = {cell: budget_for(budgets, cell.syscall, cell.figure) for cell in cells}
+        family = [
+            data_of(cell, budget_of[cell] if cell in self._judged else None) for cell in cells
+        ]
+        watched = [
+            data_of(cell, budget_of[cell])
+            for cell in cells
+            if cell.figure == "user" and cell not in self._judged and budget_of[cell]
+        ]
+        return family, watched
 
     def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
         pairs = [
@@ -236,7 +298,9 @@ class Experiment:
                 for trial in behind
                 if trial.refused
             ),
-            undecided=_undecided(behind, cell.figure),
+            undecided=undecided_sentences(
+                ((trial.key.id, trial.findings) for trial in behind), cell.figure
+            ),
         )
 
     def _ensure(self, key: TrialKey) -> None:
@@ -365,7 +429,7 @@ class Experiment:
     def _store(self, trial: Trial) -> None:
         # The log is kept on disk: that of an events trial is large.
         self.trials[trial.key] = trial.without_log()
-        self._results = None
+        self._results = self._growth = None
         assert self.record is not None
         self.record.trial_done(self, trial)
 
@@ -390,18 +454,3 @@ class Step(Protocol):
 
     def __call__(self, name: str) -> None:
         """The step has begun."""
-
-
-def _undecided(trials: Sequence[Trial], figure: str) -> tuple[str, ...]:
-    """Why a cell cannot pass, one sentence a code."""
-    found: dict[str, list[str]] = {}
-    for trial in trials:
-        for finding in trial.findings:
-            # Few calls leave only the tail unknown.
-            concerns = finding.code != "few-calls" or figure == "p99"
-            if finding.severity is Severity.UNDECIDED and concerns:
-                found.setdefault(finding.code, []).append(f"{trial.key.id}: {finding.detail}")
-    return tuple(
-        details[0] if len(details) == 1 else f"{details[0]} (and {len(details) - 1} more trials)"
-        for details in found.values()
-    )

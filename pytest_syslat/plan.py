@@ -70,14 +70,15 @@ def build_plan(
     Args:
         trials: Trials whose own items are selected.
         judged: (syscall, agent) of the cells whose judging items are selected.
-        arms: All arms of the settings, vanilla among them.
+        arms: All arms of the settings; vanilla is among them unless a stored one takes its place.
         blocks: Number of blocks of the settings.
         seed: Of the order of arms; the order of a block does not depend on the selection.
     """
     needed = set(trials)
     for syscall, agent in judged:
         needed |= {TrialKey(syscall, agent, trial) for trial in range(1, blocks + 1)}
-    needed |= {key.partner for key in needed}
+    if VANILLA in arms:
+        needed |= {key.partner for key in needed}
     order: list[TrialKey] = []
     shuffler = random.Random(seed)  # noqa: S311 - an order to be reproduced, not a secret
     for trial in range(1, blocks + 1):
