@@ -464,7 +464,7 @@ def test_growth_csv(project: Project, stored: Path) -> None:
         "overhead_before_us": "0.989",
         "overhead_now_us": "2.087",
         "overhead_before_pct": "9.886",
-        "overhead_now_pct": "20.874",
+        "overhead_now_pct": "20.875",
         "expected_us": "10.989",
         "agent_us": "12.087",
         "growth_us": "1.099",
@@ -472,7 +472,7 @@ def test_growth_csv(project: Project, stored: Path) -> None:
         "ci_low_us": "0.485",
         "ci_high_us": "1.746",
         "ci_low_pct": "4.411",
-        "ci_high_pct": "15.890",
+        "ci_high_pct": "15.888",
         "budget": "connect:p50<=+4%",
         "verdict": "regressed",
     }
@@ -584,3 +584,72 @@ def test_a_traced_growth_does_not_pass_while_the_user_pays_more(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     verdicts = {row["figure"]: row["verdict"] for row in growth_rows(project) if row["verdict"]}
     assert verdicts == {"p50": "inconclusive", "user": "regressed"}
+
+
+# The files of other programs
+
+STUDY = """label,syscall,trial,filter,avg_us,p50_us,p99_us,min_us,max_us,count,stddev_us
+"""
+
+
+@pytest.fixture
+def study(project: Project) -> Path:
+    """Standard files of connect in whole µs, without a run.json."""
+    rows = [f"vanilla,connect,{n},raw,11,{10 + n % 2},20,9,30,40,2\n" for n in range(1, 9)]
+    return project.write("old/vanilla/vanilla_summary.csv", STUDY + "".join(rows)).parents[1]
+
+
+def test_the_files_of_others_are_refused_unless_forced(project: Project, study: Path) -> None:
+    [line] = usage_errors(project.run(*CONNECT, *P50, NEW, "--syslat-baseline=old"))
+    assert line == (
+        f"--syslat-baseline: {study} holds no run.json but the CSV files of another program: "
+        "nothing tells where and how they were measured; --syslat-force compares all the same, "
+        "and then nothing passes"
+    )
+    [line] = usage_errors(grown(project, "5%", "--syslat-force"))
+    assert line == (
+        f"--syslat-against: {study} holds no run.json: its trials are no blocks, so no growth can "
+        "be told; compare with its vanilla by --syslat-baseline"
+    )
+    assert project.events == []
+
+
+def test_nothing_passes_beside_the_files_of_others(project: Project, study: Path) -> None:
+    project.table(ns={"auditd": [12_000] * 8})
+    result = project.run(
+        *CONNECT,
+        "--syslat-budget=connect:p50<=+1000%",
+        "--syslat-budget=connect:user<=+1000%",
+        *(NEW, "--syslat-baseline=old", "--syslat-force"),
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    found = cells(project)
+    assert (found["p50"]["verdict"], found["user"]["verdict"]) == ("inconclusive", "invalid")
+    # The geometric mean of 10 and 11 µs is 10.488.
+    assert found["p50"]["vanilla_us"] == pytest.approx(10.488, abs=1e-3)
+    assert found["user"]["reasons"][0] == "the stored run has no value of user for connect"
+    named = [
+        "old: no program of ours measured it: failed calls may be among its figures",
+        "old: it has no user cost: what the tracer does not see is not known",
+        "old: no sysinfo describes the machine of vanilla: nothing shows that it is this one",
+        "old: connect: p50, p99, mean in whole µs: a p50 of 10 µs may be 9.5 to 10.5 µs, ±5 %",
+        (
+            "old: connect: as few as 40 calls a trial: below 300 the p99 has no upper bound, and "
+            "the loader's own calls weigh"
+        ),
+    ]
+    # Each row carries them, also those that are not judged.
+    assert all(each["reasons"][-5:] == named for each in found.values() if each["verdict"] is None)
+    assert found["p50"]["reasons"][:5] == named
+    for sentence in named:
+        told = sentence.removeprefix("old: ")
+        result.stdout.fnmatch_lines([f"warning: --syslat-baseline: {told}"])
+    assert project.run_json("new")["baseline"]["is_ours"] is False
+
+
+def test_a_malformed_file_of_others(project: Project, study: Path) -> None:
+    file = project.write("old/vanilla/vanilla_summary.csv", STUDY + "vanilla,connect,1,raw,x\n")
+    [line] = usage_errors(
+        project.run(*CONNECT, *P50, NEW, "--syslat-baseline=old", "--syslat-force")
+    )
+    assert line == f"--syslat-baseline: {file}, line 2: 5 fields where 11 belong"
