@@ -138,7 +138,7 @@ class Experiment:
                 "auditctl cannot be used here: if kernel audit was ever on since boot, every "
                 "figure carries a part of its cost (make provision)"
             )
-        if self.comparison.as_dict():
+        if self.comparison.stored_runs:
             # Before agents are installed, which may take minutes and be for nothing.
             self.comparison.check_facts(
                 collect_sysinfo(rig.testbed, rig.workload, rig.tracer, {}, self.settings)

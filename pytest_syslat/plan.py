@@ -77,8 +77,7 @@ def build_plan(
     needed = set(trials)
     for syscall, agent in judged:
         needed |= {TrialKey(syscall, agent, trial) for trial in range(1, blocks + 1)}
-    if VANILLA in arms:
-        needed |= {key.partner for key in needed}
+    needed |= {key.partner for key in needed}
     order: list[TrialKey] = []
     shuffler = random.Random(seed)  # noqa: S311 - an order to be reproduced, not a secret
     for trial in range(1, blocks + 1):

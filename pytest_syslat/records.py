@@ -90,7 +90,7 @@ class RunRecord:
         self._write_run()
 
     def note_comparison(self, facts: Mapping[str, Any]) -> None:
-        """Note the stored runs that this one is compared with; kept until the next writing."""
+        """Note the stored runs that this one is compared with; written by `open`."""
         self._run |= facts
 
     def write_growth(self, results: Sequence[GrowthResult], placement: str) -> None:
