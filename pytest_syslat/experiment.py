@@ -10,18 +10,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms, Switch
 from pytest_syslat.budget import FIGURES, Budget, budget_for
+from pytest_syslat.comparison import Comparison
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, Severity, invalid, undecided
-from pytest_syslat.gate import Cell, CellData, CellResult, judge
+from pytest_syslat.findings import Finding, invalid, undecided, undecided_sentences
+from pytest_syslat.gate import ALPHA, Cell, CellData, CellResult, judge
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
@@ -34,7 +34,15 @@ from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.unpaired import (
+    GrowthCell,
+    GrowthResult,
+    judge_growth,
+    judge_stored_baseline,
+)
 from pytest_syslat.workload import WorkloadError
+
+Data = TypeVar("Data")
 
 LATER_WARMUP_SHARE = 0.1
 ATTEMPTS_TO_START = 2
@@ -71,11 +79,13 @@ class Experiment:
         rig: Rig,
         claim_directory: Callable[[], Path],
         progress: Progress,
+        comparison: Comparison,
     ) -> None:
         self.settings = settings
         self.plan = plan
         self.planned = frozenset(plan.order)
         """All that the plan held at first: `--syslat-until` may cut it."""
+        self.comparison = comparison
         self.trials: dict[TrialKey, Trial] = {}
         self.replaced: list[Trial] = []
         self.interrupted: Trial | None = None
@@ -104,6 +114,7 @@ class Experiment:
         """Numbers of blocks after which the verdicts have been looked at, to end the run or not."""
         self._next_look = LOOKS[0] if settings.until and self._judged else None
         """Number of blocks after which the verdicts are looked at next."""
+        self._growth: dict[Cell, GrowthResult] | None = None
 
     @property
     def switches(self) -> Sequence[Switch]:
@@ -135,12 +146,19 @@ class Experiment:
                 "auditctl cannot be used here: if kernel audit was ever on since boot, every "
                 "figure carries a part of its cost (make provision)"
             )
+        if self.comparison.stored_runs:
+            # Before agents are installed, which may take minutes and be for nothing.
+            self.comparison.check_facts(
+                collect_sysinfo(rig.testbed, rig.workload, rig.tracer, {}, self.settings)
+            )
+            self.warnings += self.comparison.warnings
         self._arms.prepare()
         facts = collect_sysinfo(
             rig.testbed, rig.workload, rig.tracer, self._arms.versions(), self.settings
         )
         # Last, so that a start which fails does not move an earlier run's files.
         self.record = RunRecord(self._claim_directory())
+        self.record.note_comparison(self.comparison.as_dict())
         self.record.open(self.settings, self.plan, facts)
         self._progress.opened(facts)
 
@@ -154,6 +172,9 @@ class Experiment:
                 left.append(str(error))
         if self.record is None:
             return left
+        growth = self.growth() if self.trials else []
+        if growth:
+            self.record.write_growth(growth, self.comparison.growth_placement(self.trials))
         self.record.close(
             self,
             looked_at=self.looked_at,
@@ -217,32 +238,72 @@ class Experiment:
             self._results = {result.cell: result for result in self.results()}
         return self._results[cell]
 
+    def judge_growth(self, cell: Cell) -> GrowthResult:
+        """The verdict on a cell's growth since a stored run, after all has been measured."""
+        self.complete()
+        if self._growth is None:
+            self._growth = {each.tested.cell: each for each in self.growth()}
+        return self._growth[cell]
+
     def results(self) -> list[CellResult]:
         """Overheads of all cells that have been measured; verdicts where a budget is judged."""
-        cells = [
-            Cell(syscall, agent, figure)
+        cells = self._measured_cells(Cell)
+        if not cells:
+            return []
+        budgets = self.settings.budgets
+        if self.comparison.baseline is None:
+            family, watched = self._family(cells, budgets, self._cell_data)
+            alpha = alpha_of_look() if self.settings.until else ALPHA
+            return judge(family, watched=watched, alpha=alpha)
+        unpaired, unpaired_watched = self._family(
+            cells,
+            budgets,
+            lambda cell, budget: self.comparison.baseline_data(cell, budget, self.trials),
+        )
+        return judge_stored_baseline(unpaired, watched=unpaired_watched)
+
+    def growth(self) -> list[GrowthResult]:
+        """How far overheads have grown since the stored run; nothing without one."""
+        if self.comparison.against is None:
+            return []
+        stored = self.comparison.against.stored
+        family, watched = self._family(
+            [
+                cell
+                for cell in self._measured_cells(GrowthCell)
+                if stored.pairs(cell.syscall, cell.agent)
+            ],
+            self.settings.growth_budgets,
+            lambda cell, budget: self.comparison.growth_data(cell, budget, self.trials),
+        )
+        return judge_growth(family, watched=watched)
+
+    def _measured_cells(self, kind: type[Cell]) -> list[Cell]:
+        return [
+            kind(syscall, agent, figure)
             for syscall in SYSCALLS
             for agent in self.settings.agents
             for figure in FIGURES
             if any(key.syscall == syscall and key.arm == agent for key in self.trials)
         ]
-        if not cells:
-            return []
-        judge_all = partial(judge, alpha=alpha_of_look()) if self.settings.until else judge
-        return judge_all(
-            [
-                self._cell_data(cell, self._budget(cell) if cell in self._judged else None)
-                for cell in cells
-            ],
-            watched=[
-                self._cell_data(cell, self._budget(cell))
-                for cell in cells
-                if cell.figure == "user" and cell not in self._judged and self._budget(cell)
-            ],
-        )
 
-    def _budget(self, cell: Cell) -> Budget | None:
-        return budget_for(self.settings.budgets, cell.syscall, cell.figure)
+    def _family(
+        self,
+        cells: Sequence[Cell],
+        budgets: Sequence[Budget],
+        data_of: Callable[[Cell, Budget | None], Data],
+    ) -> tuple[list[Data], list[Data]]:
+        """All cells, judged if their item is selected; and the user's costs that are watched."""
+        budget_of = {cell: budget_for(budgets, cell.syscall, cell.figure) for cell in cells}
+        family = [
+            data_of(cell, budget_of[cell] if cell in self._judged else None) for cell in cells
+        ]
+        watched = [
+            data_of(cell, budget_of[cell])
+            for cell in cells
+            if cell.figure == "user" and cell not in self._judged and budget_of[cell]
+        ]
+        return family, watched
 
     def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
         pairs = [
@@ -269,7 +330,9 @@ class Experiment:
                 for trial in behind
                 if trial.refused
             ),
-            undecided=_undecided(behind, cell.figure),
+            undecided=undecided_sentences(
+                ((trial.key.id, trial.findings) for trial in behind), cell.figure
+            ),
             step_us=step_us(cell.figure, float(paired.max(initial=0)), self.settings.tracer),
         )
 
@@ -407,7 +470,7 @@ class Experiment:
     def _store(self, trial: Trial) -> None:
         # The log is kept on disk: that of an events trial is large.
         self.trials[trial.key] = trial.without_log()
-        self._results = None
+        self._results = self._growth = None
         assert self.record is not None
         self.record.trial_done(self, trial)
 
@@ -432,18 +495,3 @@ class Step(Protocol):
 
     def __call__(self, name: str) -> None:
         """The step has begun."""
-
-
-def _undecided(trials: Sequence[Trial], figure: str) -> tuple[str, ...]:
-    """Why a cell cannot pass, one sentence a code."""
-    found: dict[str, list[str]] = {}
-    for trial in trials:
-        for finding in trial.findings:
-            # Few calls leave only the tail unknown.
-            concerns = finding.code != "few-calls" or figure == "p99"
-            if finding.severity is Severity.UNDECIDED and concerns:
-                found.setdefault(finding.code, []).append(f"{trial.key.id}: {finding.detail}")
-    return tuple(
-        details[0] if len(details) == 1 else f"{details[0]} (and {len(details) - 1} more trials)"
-        for details in found.values()
-    )

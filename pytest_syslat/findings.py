@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -51,3 +52,25 @@ def warning(code: str, detail: str) -> Finding:
 def note(code: str, detail: str) -> Finding:
     """A finding for the validity file."""
     return Finding(Severity.NOTE, code, detail)
+
+
+def undecided_sentences(
+    trials: Iterable[tuple[str, Sequence[Finding]]], figure: str
+) -> tuple[str, ...]:
+    """Why a cell cannot pass, one sentence a code.
+
+    Args:
+        trials: Name and findings of each trial behind the cell.
+        figure: The cell's figure.
+    """
+    found: dict[str, list[str]] = {}
+    for name, findings in trials:
+        for finding in findings:
+            # Few calls leave only the tail unknown.
+            concerns = finding.code != "few-calls" or figure == "p99"
+            if finding.severity is Severity.UNDECIDED and concerns:
+                found.setdefault(finding.code, []).append(f"{name}: {finding.detail}")
+    return tuple(
+        details[0] if len(details) == 1 else f"{details[0]} (and {len(details) - 1} more trials)"
+        for details in found.values()
+    )

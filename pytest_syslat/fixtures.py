@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_syslat.testbeds.protocol import Testbed
     from pytest_syslat.tracer import Tracer
     from pytest_syslat.trial import Trial
+    from pytest_syslat.unpaired import GrowthResult
     from pytest_syslat.workload import Workload
 
 Part = TypeVar("Part")
@@ -35,7 +36,7 @@ def syslat_experiment(pytestconfig: pytest.Config) -> Experiment:
         pytest.fail(XDIST_REFUSED, pytrace=False)
     if ours is None or ours.experiment is None:
         pytest.fail(
-            "no test of this run is parametrized by syslat_trial or syslat_cell: "
+            "no test of this run is parametrized by syslat_trial, syslat_cell or syslat_growth: "
             "ask for one of them beside the fixture",
             pytrace=False,
         )
@@ -189,7 +190,6 @@ def judge(
         def test_overhead(judge, syslat_cell):
             judge(syslat_cell)
     """
-    from pytest_syslat.gate import Verdict
     from pytest_syslat.report.terminal import cell_sentence
 
     def judged(cell: Cell) -> CellResult:
@@ -220,11 +220,56 @@ def judge(
                 ("p_adjusted", f"{result.p_adjusted:.6g}"),
             ],
         )
-        fails = {Verdict.REGRESSED, Verdict.INVALID}
-        if syslat_experiment.settings.strict:
-            fails.add(Verdict.INCONCLUSIVE)
-        if result.verdict in fails:
+        if _fails(result, syslat_experiment):
             pytest.fail(cell_sentence(result), pytrace=False)
         return result
 
     return judged
+
+
+@pytest.fixture
+def judge_growth(
+    syslat_experiment: Experiment, request: pytest.FixtureRequest
+) -> Callable[[Cell], GrowthResult]:
+    """Judge how far an overhead has grown since the run of `--syslat-against`.
+
+    The test fails if it has grown by more than the growth budget. An inconclusive verdict is
+    reported and fails only under `--syslat-strict`.
+
+    Example:
+        def test_growth(judge_growth, syslat_growth):
+            judge_growth(syslat_growth)
+    """
+    from pytest_syslat.report.growth import growth_sentence
+    from pytest_syslat.unpaired import growth_rows
+
+    def judged(cell: Cell) -> GrowthResult:
+        result = syslat_experiment.judge_growth(cell)
+        placement = syslat_experiment.comparison.growth_placement(syslat_experiment.trials)
+        [row] = growth_rows([result], placement)
+        _set_properties(
+            request,
+            [
+                ("syscall", row.pop("syscall")),
+                ("label", row.pop("agent")),
+                ("p_adjusted", f"{row.pop('p_adjusted'):.6g}"),
+                *(
+                    (name, f"{value:.3f}" if isinstance(value, float) else value)
+                    for name, value in row.items()
+                ),
+            ],
+        )
+        if _fails(result.tested, syslat_experiment):
+            pytest.fail(growth_sentence(result), pytrace=False)
+        return result
+
+    return judged
+
+
+def _fails(result: CellResult, experiment: Experiment) -> bool:
+    from pytest_syslat.gate import Verdict
+
+    fails = {Verdict.REGRESSED, Verdict.INVALID}
+    if experiment.settings.strict:
+        fails.add(Verdict.INCONCLUSIVE)
+    return result.verdict in fails

@@ -43,6 +43,9 @@ OVERHEAD_COLUMNS = (
 MOST_BLOCKS = 200
 """Where the search for the number of blocks that would decide ends: nobody measures more."""
 
+ALPHA = 0.05
+"""Probability that any interval of a run misses the truth."""
+
 _POWER = 0.80
 
 # Differences keep this many decimals (of µs, or of the natural logarithm). That is far below the
@@ -173,7 +176,7 @@ class CellResult:
     p_adjusted: float
     verdict: Verdict | None
     reasons: tuple[str, ...]
-    alpha: float = 0.05
+    alpha: float = ALPHA
     family_size: int = 1
     in_family: bool = True
     more_blocks_can_decide: bool = False
@@ -236,7 +239,7 @@ def judge(
     family: Sequence[CellData],
     *,
     watched: Sequence[CellData] = (),
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     min_blocks: int = 8,
 ) -> list[CellResult]:
     """Judge cells together: all their intervals hold at once with probability ``1 - alpha``.
@@ -273,7 +276,7 @@ def judge(
         raise ValueError(f"min_blocks must be at least 2, not {min_blocks}")
     results = _judge_together(family, alpha, min_blocks)
     witnesses = _judge_together(watched, alpha, min_blocks)
-    return _hold_back_hidden_cost(results, [*results, *witnesses])
+    return hold_back_hidden_cost(results, [*results, *witnesses])
 
 
 def family_sentence(results: Sequence[CellResult]) -> str:
@@ -504,7 +507,7 @@ def _p_adjusted(sample: _Sample, family_size: int) -> float:
     return min(1.0, 2 * family_size * float(special.stdtr(sample.blocks - 1, -t)))
 
 
-def _hold_back_hidden_cost(
+def hold_back_hidden_cost(
     results: Sequence[CellResult], witnesses: Sequence[CellResult]
 ) -> list[CellResult]:
     """Let no traced figure pass while the user pays more than the budget.

@@ -79,7 +79,7 @@ def build_plan(
     Args:
         trials: Trials whose own items are selected.
         judged: (syscall, agent) of the cells whose judging items are selected.
-        arms: All arms of the settings, vanilla among them.
+        arms: All arms of the settings; vanilla is among them unless a stored one takes its place.
         blocks: Number of blocks of the settings.
         seed: Of the order of arms; the order of a block does not depend on the selection.
     """

@@ -22,6 +22,7 @@ from pytest_syslat.settings import Settings
 from pytest_syslat.summary import stats_frame, summary_frame, summary_rows
 from pytest_syslat.sysinfo import sysinfo_text
 from pytest_syslat.trial import Trial
+from pytest_syslat.unpaired import GROWTH_COLUMNS, GrowthResult, growth_rows
 
 VALIDITY_COLUMNS = ("label", "syscall", "trial", "severity", "code", "detail")
 USER_COLUMNS = ("label", "syscall", "trial", "traced", "us_per_op")
@@ -95,6 +96,23 @@ class RunRecord:
             }
         self._write_run()
 
+    def note_comparison(self, facts: Mapping[str, Any]) -> None:
+        """Note the stored runs that this one is compared with; written by `open`."""
+        self._run |= facts
+
+    def write_growth(self, results: Sequence[GrowthResult], placement: str) -> None:
+        """Write how far overheads have grown since a stored run."""
+        frame = _frame(GROWTH_COLUMNS, growth_rows(results, placement))
+        frame["p_adjusted"] = [_p_text(each.tested.p_adjusted) for each in results]
+        write_frame(self.directory.growth_path, frame)
+        self._run["growth"] = [
+            {
+                **{name: value for name, value in asdict(each).items() if name != "tested"},
+                **_cell(each.tested),
+            }
+            for each in results
+        ]
+
     def agent_is_on(self, arm: str, facts: Mapping[str, Any]) -> None:
         """Note what an agent tells once it is on."""
         self._agents[arm] = dict(facts)
@@ -161,11 +179,7 @@ class RunRecord:
         placement = placements.pop() if len(placements) == 1 else str(Placement.UNKNOWN)
         if results:
             frame = _frame(OVERHEAD_COLUMNS, overhead_rows(results, placement))
-            # Three decimals are right for µs, but would turn a small p value into 0.
-            frame["p_adjusted"] = [
-                "" if math.isnan(result.p_adjusted) else f"{result.p_adjusted:.6g}"
-                for result in results
-            ]
+            frame["p_adjusted"] = [_p_text(result.p_adjusted) for result in results]
             write_frame(self.directory.overhead_path, frame)
         self._run["cells"] = [_cell(result) for result in results]
         self._run["complete"] = complete
@@ -269,6 +283,11 @@ def _flat(prefix: str, value: object) -> dict[str, str]:
             for key, text in _flat(f"{prefix} {number}", item).items()
         }
     return {prefix: ", ".join(map(str, value)) if isinstance(value, list) else str(value)}
+
+
+def _p_text(value: float) -> str:
+    # Three decimals are right for µs, but would turn a small p value into 0.
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _cell(result: CellResult) -> dict[str, Any]:

@@ -143,6 +143,11 @@ class ResultDirectory:
         return self.root / "overhead.csv"
 
     @property
+    def growth_path(self) -> Path:
+        """The file of how far overheads have grown since a stored run."""
+        return self.root / "growth.csv"
+
+    @property
     def run_path(self) -> Path:
         """The file with all that a re-analysis needs."""
         return self.root / _RUN_FILE

@@ -17,34 +17,37 @@ if TYPE_CHECKING:
 
 TRIAL_PARAMETER = "syslat_trial"
 CELL_PARAMETER = "syslat_cell"
+GROWTH_PARAMETER = "syslat_growth"
+PARAMETERS = (TRIAL_PARAMETER, CELL_PARAMETER, GROWTH_PARAMETER)
 
 
 def uses_syslat(fixturenames: Iterable[str]) -> bool:
     """Whether a test is parametrized by us."""
-    return TRIAL_PARAMETER in fixturenames or CELL_PARAMETER in fixturenames
+    return not set(PARAMETERS).isdisjoint(fixturenames)
 
 
 def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:
-    """Parametrize a test over trials, or over the cells that have a budget."""
+    """Parametrize a test over trials, or over the cells that have a budget of the kind."""
     if TRIAL_PARAMETER in metafunc.fixturenames:
         keys = all_keys(settings.arms, settings.trials)
         metafunc.parametrize(TRIAL_PARAMETER, keys, ids=[key.id for key in keys])
-    if CELL_PARAMETER in metafunc.fixturenames:
-        cells = judged_cells(settings)
-        if cells:
-            metafunc.parametrize(CELL_PARAMETER, cells, ids=[cell.id for cell in cells])
-        else:
-            without_item(metafunc)
+    for parameter, find in ((CELL_PARAMETER, judged_cells), (GROWTH_PARAMETER, growth_cells)):
+        if parameter in metafunc.fixturenames:
+            cells = find(settings)
+            # One that stands for nothing is removed by `drop_empty`; pytest would show a skip.
+            metafunc.parametrize(
+                parameter, cells or [None], ids=[cell.id for cell in cells] or ["nothing"]
+            )
 
 
 def without_item(metafunc: pytest.Metafunc) -> None:
     """Parametrize so that `drop_empty` removes the item, where pytest would show a skip."""
-    for parameter in (TRIAL_PARAMETER, CELL_PARAMETER):
+    for parameter in PARAMETERS:
         if parameter in metafunc.fixturenames:
             metafunc.parametrize(parameter, [None], ids=["nothing"])
 
 
-def judged_cells(settings: Settings) -> list[Cell]:
+def judged_cells(settings: Settings) -> Sequence[Cell]:
     """The cells that have a budget, in the order of the catalogue."""
     from pytest_syslat.gate import Cell
 
@@ -57,12 +60,27 @@ def judged_cells(settings: Settings) -> list[Cell]:
     ]
 
 
+def growth_cells(settings: Settings) -> Sequence[Cell]:
+    """The cells whose growth since a stored run has a budget, in the order of the catalogue."""
+    if settings.against is None:
+        return []
+    from pytest_syslat.unpaired import GrowthCell
+
+    return [
+        GrowthCell(syscall, agent, figure)
+        for syscall in SYSCALLS
+        for agent in settings.agents
+        for figure in FIGURES
+        if budget_for(settings.growth_budgets, syscall, figure)
+    ]
+
+
 def requested(item: pytest.Item) -> Any:
     """The trial or cell that an item asks for; None for any other item."""
     callspec = getattr(item, "callspec", None)
     if callspec is None:
         return None
-    return callspec.params.get(TRIAL_PARAMETER) or callspec.params.get(CELL_PARAMETER)
+    return next(filter(None, (callspec.params.get(each) for each in PARAMETERS)), None)
 
 
 def drop_empty(items: list[Any]) -> None:
@@ -94,7 +112,10 @@ def arrange(items: list[pytest.Item], plan: Plan) -> None:
 
 
 def split(items: Sequence[pytest.Item]) -> tuple[list[TrialKey], list[Cell]]:
-    """The trials and cells that the selected items ask for, without repeats."""
+    """The trials and cells that the selected items ask for, without repeats.
+
+    A cell whose growth is asked for is a `GrowthCell`.
+    """
     asked = dict.fromkeys(requested(item) for item in items)
     asked.pop(None, None)
     trials = [each for each in asked if isinstance(each, TrialKey)]

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pytest_syslat.settings import VANILLA, Settings, check_result_dir, read_settings
+from pytest_syslat.settings import (
+    VANILLA,
+    Settings,
+    check_result_dir,
+    check_stored_runs,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from pytest_syslat.agents.catalogue import Catalogue
     from pytest_syslat.agents.protocol import AgentFactory
+    from pytest_syslat.comparison import Comparison
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell
     from pytest_syslat.plan import TrialKey
@@ -50,6 +57,8 @@ class SyslatSession:
         self.factories: dict[str, AgentFactory] = {}
         self.settings: Settings = read_settings(config, self._find_arms)
         check_result_dir(self.settings)
+        check_stored_runs(config, self.settings)
+        self.comparison = _open_comparison(self.settings)
         self.trials: list[TrialKey] = []
         self.cells: list[Cell] = []
         self.trial_nodeids: set[str] = set()
@@ -94,8 +103,21 @@ class SyslatSession:
             blocks=self.settings.trials,
             seed=self.settings.seed,
         )
+        if not self.config.option.collectonly:
+            self._check_stored_runs()
         arrange(items, self.measuring_plan)
         self.trial_nodeids = {item.nodeid for item in items if requested(item) in set(self.trials)}
+
+    def _check_stored_runs(self) -> None:
+        """Refuse what the stored runs cannot answer, before anything is measured."""
+        from pytest_syslat.stored import StoredProblem
+        from pytest_syslat.unpaired import GrowthCell
+
+        growth = [cell for cell in self.cells if isinstance(cell, GrowthCell)]
+        try:
+            self.comparison.check_plan(self.measuring_plan.order, growth)
+        except StoredProblem as problem:
+            raise pytest.UsageError(str(problem)) from None
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
@@ -114,6 +136,7 @@ class SyslatSession:
         """Everything in place within, everything removed after."""
         from pytest_syslat.agents.protocol import AgentError
         from pytest_syslat.results import DirectoryProblem
+        from pytest_syslat.stored import StoredProblem
         from pytest_syslat.testbeds.protocol import TestbedError
         from pytest_syslat.tools import ToolMissing
         from pytest_syslat.tracer import TracerError
@@ -123,6 +146,8 @@ class SyslatSession:
             try:
                 made = make(cleanup)
             except (TestbedError, ToolMissing, WorkloadError, TracerError, AgentError) as error:
+                problem = str(error)
+            except StoredProblem as error:
                 problem = str(error)
             except DirectoryProblem as error:
                 problem = f"--syslat-result-dir: {error}"
@@ -171,6 +196,7 @@ class SyslatSession:
             rig=rig,
             claim_directory=self._claim_directory,
             progress=TerminalProgress(self.config),
+            comparison=self.comparison,
         )
         cleanup.callback(self._close, experiment.close)
         experiment.open()
@@ -192,6 +218,17 @@ class SyslatSession:
                 f"this partial run went to {directory}"
             )
         return directory
+
+
+def _open_comparison(settings: Settings) -> Comparison:
+    """Read the stored runs that the settings name; raises pytest.UsageError."""
+    from pytest_syslat.comparison import Comparison
+    from pytest_syslat.stored import StoredProblem
+
+    try:
+        return Comparison(settings)
+    except StoredProblem as problem:
+        raise pytest.UsageError(str(problem)) from None
 
 
 def clean(config: pytest.Config) -> None:

@@ -21,6 +21,7 @@ from pytest_syslat.sequential import LOOKS
 from pytest_syslat.syscalls import SYSCALLS
 
 VANILLA = "vanilla"
+INTERLEAVED = "interleaved"
 TRIALS_DEFAULT = 5
 TRIALS_WHEN_JUDGED = 8
 """With fewer blocks a family of cells cannot be decided at 5 %."""
@@ -76,6 +77,12 @@ class Settings:
     tracer: str = "distribution"
     budgets: tuple[Budget, ...] = ()
     min_calls: int = 1000
+    baseline: Path | None = None
+    """Of a stored vanilla; None: vanilla is measured in the same blocks."""
+    against: Path | None = None
+    """Of an earlier run since which the overhead may have grown."""
+    growth_budgets: tuple[Budget, ...] = ()
+    force: bool = False
     result_dir: Path = Path("result/5.5")
     lmbench_dir: Path | None = None
     seed: int = 0
@@ -85,8 +92,8 @@ class Settings:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """All arms: vanilla and the agents."""
-        return (VANILLA, *self.agents)
+        """All arms that are measured: vanilla, unless a stored one takes its place, and agents."""
+        return self.agents if self.baseline is not None else (VANILLA, *self.agents)
 
     def runs(self, syscall: str) -> int:
         """Traced runs in a trial of `syscall`, before more are added for `min_calls`."""
@@ -232,6 +239,16 @@ def _name(text: str) -> str:
 
 def _path(text: str) -> Path:
     return Path(_name(text))
+
+
+def _baseline(text: str) -> Path | None:
+    return None if text == INTERLEAVED else _path(text)
+
+
+def _found_run(place: Path) -> Path:
+    if not place.is_dir():
+        raise ValueError(f"there is no directory {place}: give the result directory of a run")
+    return place
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -393,9 +410,36 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "baseline",
         "baseline",
-        _one_of("interleaved"),
-        "interleaved",
-        "what agents are compared with: vanilla in the same blocks (default: interleaved)",
+        _baseline,
+        "interleaved|DIR",
+        "what agents are compared with: vanilla in the same blocks, or that of an earlier run's "
+        "result directory, which is weaker (default: interleaved)",
+    ),
+    Option(
+        "against",
+        "against",
+        _path,
+        "DIR",
+        "result directory of an earlier run: has an agent's overhead grown since by more than "
+        "--syslat-growth-budget allows?",
+    ),
+    Option(
+        "growth_budget",
+        "growth_budgets",
+        _budget,
+        "SYSCALL:FIGURE<=+N%",
+        "growth of the overhead that is allowed since the run of --syslat-against, written as "
+        "--syslat-budget; repeatable",
+        repeatable=True,
+    ),
+    Option(
+        "force",
+        "force",
+        _truth,
+        None,
+        "compare with a stored run even if it was made under other conditions; then nothing "
+        "passes and nothing regresses",
+        is_flag=True,
     ),
     Option(
         "result_dir",
@@ -444,8 +488,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-_WITHOUT_FIELD = {"placement", "baseline"}
+_WITHOUT_FIELD = {"placement"}
 """Options with one possible value so far: checked, then of no further use."""
+
+
+_STORED_RUNS = {"baseline", "against"}
+"""Options that name a directory which must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,18 +532,24 @@ def read_settings(
             values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
     if find_arms is not None:
         values["agents"] = tuple(find_arms(Settings(**values)))
+    judged = values.get("budgets") or (values.get("against") and values.get("growth_budgets"))
     if "until" in values:
         if "trials" in values:
             raise pytest.UsageError(
                 f"--syslat-until: {LOOKS[-1]} trials are the most that it measures: leave out "
                 "--syslat-trials (and TRIALS)"
             )
+        if values.get("baseline") or values.get("against"):
+            raise pytest.UsageError(
+                "--syslat-until: looks are for vanilla in the same blocks: leave it out with "
+                "--syslat-baseline and --syslat-against"
+            )
         if find_arms is not None and not (values.get("agents") and values.get("budgets")):
             raise pytest.UsageError(
                 "--syslat-until: nothing is to be decided: add --agent and --syslat-budget"
             )
         values["trials"] = LOOKS[-1]
-    elif "trials" not in values and values.get("agents") and values.get("budgets"):
+    elif "trials" not in values and values.get("agents") and judged:
         values["trials"] = TRIALS_WHEN_JUDGED
     values.setdefault("seed", random.SystemRandom().randrange(2**31))
     values.setdefault("result_dir", config.rootpath / Settings().result_dir)
@@ -520,7 +574,8 @@ def _parsed(option: Option, text: str, source: str, base: Path) -> Any:
     try:
         value = option.parse(text)
         if isinstance(value, Path):
-            return base / value
+            place = base / value
+            return _found_run(place) if option.setting in _STORED_RUNS else place
         return _found_chart(value, base) if isinstance(value, ChartPlace) else value
     except ValueError as error:
         also = "" if source == option.flag else f" ({option.flag})"
@@ -530,6 +585,43 @@ def _parsed(option: Option, text: str, source: str, base: Path) -> Any:
 def given_on_command_line(config: pytest.Config) -> bool:
     """Whether any of our options stands on the command line."""
     return any(config.getoption(option.dest, None) is not None for option in OPTIONS)
+
+
+def check_stored_runs(config: pytest.Config, settings: Settings) -> None:
+    """Refuse options about stored runs that do not fit together; raises pytest.UsageError."""
+    if settings.against and not settings.growth_budgets:
+        raise pytest.UsageError(
+            "--syslat-against: nothing says how far an overhead may grow: give "
+            "--syslat-growth-budget, such as '*:user<=+5%'"
+        )
+    # In an ini file it may stand for the runs that name an earlier one.
+    if not settings.against and config.getoption("syslat_growth_budget", None):
+        raise pytest.UsageError(
+            "--syslat-growth-budget: nothing to compare with: give --syslat-against"
+        )
+    if settings.against and settings.baseline:
+        raise pytest.UsageError(
+            "--syslat-against: needs a vanilla of this run's own in each block: leave out "
+            "--syslat-baseline"
+        )
+    if (settings.against or settings.baseline) and not settings.agents:
+        flag = "--syslat-against" if settings.against else "--syslat-baseline"
+        raise pytest.UsageError(f"{flag}: there is no agent to compare: give one by --syslat-agent")
+    root = settings.result_dir.resolve()
+    # A run moves an earlier one aside, where it replaces another.
+    written = {root.with_name(root.name + suffix) for suffix in _WRITTEN_SUFFIXES}
+    for flag, place in (
+        ("--syslat-baseline", settings.baseline),
+        ("--syslat-against", settings.against),
+    ):
+        if place is not None and place.resolve() in written:
+            raise pytest.UsageError(
+                f"{flag}: {place} would be replaced by this run's own files: give another "
+                "--syslat-result-dir"
+            )
+
+
+_WRITTEN_SUFFIXES = ("", "-partial", ".previous", ".interrupted")
 
 
 def check_result_dir(settings: Settings) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict, family_sentence
+from pytest_syslat.report.growth import comparison_lines
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
@@ -71,7 +72,7 @@ class TerminalProgress:
         trials = f"{facts['setting trials']} trials"
         paced = [] if rate == "None" else [f"{rate} operations a second"]
         plan = [
-            f"arms {', '.join(filter(None, (VANILLA, facts['setting agents'])))}",
+            f"arms {', '.join(filter(None, (_vanilla(facts), facts['setting agents'])))}",
             trials if facts["setting until"] == "None" else f"up to {trials}, until decided",
             *paced,
             f"seed {facts['setting seed']}",
@@ -144,6 +145,9 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
             _write_table(reporter, experiment, results)
             _write_costs(reporter, experiment)
         _write_verdicts(reporter, results)
+        growth = experiment.growth() if experiment.trials else []
+        for line, verdict in comparison_lines(experiment.comparison, growth):
+            reporter.write_line(line, **(MARKUP[verdict] if verdict else {}))
     elif ours.warnings or ours.left_behind or ours.kept:
         reporter.write_sep("=", "syslat")
     of_trials = [*experiment.warnings, *_warnings(experiment)] if experiment else []
@@ -180,6 +184,11 @@ def _looks(experiment: Experiment) -> str:
         return f"looked after {blocks} trials: all verdicts stand, so no more were measured"
     looked = ", ".join(map(str, experiment.looked_at))
     return f"looked after {looked} trials, and went on to {blocks}"
+
+
+def _vanilla(facts: Mapping[str, str]) -> str:
+    stored = facts["setting baseline"]
+    return VANILLA if stored == "None" else f"stored {VANILLA}"
 
 
 def _switching(experiment: Experiment) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 # Runs inside pytest start with the modules that are loaded now and forget what they load
 # themselves: numpy cannot be loaded twice in a process.
-from pytest_syslat import experiment, report, session  # noqa: F401
+from pytest_syslat import comparison, experiment, report, session  # noqa: F401
 from pytest_syslat.agents import catalogue  # noqa: F401
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.report import terminal  # noqa: F401

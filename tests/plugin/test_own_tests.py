@@ -80,7 +80,7 @@ def test_a_fixture_without_parameters_says_what_is_missing(project: Project, fix
     result.assert_outcomes(errors=1)
     output = result.stdout.str()
     assert (
-        "no test of this run is parametrized by syslat_trial or syslat_cell: "
+        "no test of this run is parametrized by syslat_trial, syslat_cell or syslat_growth: "
         "ask for one of them beside the fixture"
     ) in output
     assert "Traceback" not in output
