@@ -59,7 +59,7 @@ class AnyTrial(Protocol):
 
 
 @dataclass
-class Compared:
+class ComparedRun:
     """One stored run, and how its conditions differ from those of this run."""
 
     flag: str
@@ -243,11 +243,11 @@ class Comparison:
         return self.against.stored.system.get(f"agent {agent}", UNKNOWN)
 
     @property
-    def stored_runs(self) -> list[Compared]:
+    def stored_runs(self) -> list[ComparedRun]:
         """All stored runs of this session."""
         return [each for each in (self.baseline, self.against) if each is not None]
 
-    def _opened(self, flag: str, path: Path | None) -> Compared | None:
+    def _opened(self, flag: str, path: Path | None) -> ComparedRun | None:
         if path is None:
             return None
         try:
@@ -257,7 +257,7 @@ class Comparison:
             raise StoredProblem(f"{flag}: {problem}") from None
         if not run.is_ours:
             self._check_foreign(flag, path)
-        compared = Compared(flag, run)
+        compared = ComparedRun(flag, run)
         if run.is_ours:
             compared.differences += setting_differences(run, self._settings)
             self._refuse_unless_forced(compared)
@@ -281,7 +281,7 @@ class Comparison:
                 "then nothing passes"
             )
 
-    def _refuse_unless_forced(self, compared: Compared) -> None:
+    def _refuse_unless_forced(self, compared: ComparedRun) -> None:
         if compared.differences and not self._settings.force:
             raise StoredProblem(
                 f"{compared.flag}: {compared.stored.path} was made under other conditions: "
