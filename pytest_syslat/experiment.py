@@ -14,23 +14,25 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms, Switch
 from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, Severity, invalid, undecided
+from pytest_syslat.findings import Finding, Severity, invalid, undecided, warning
 from pytest_syslat.gate import Cell, CellData, CellResult, judge
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
 from pytest_syslat.rig import Rig
-from pytest_syslat.settings import Settings
+from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.summary import FIGURES_TRACED
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
-from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import WorkloadError
 
 LATER_WARMUP_SHARE = 0.1
@@ -148,6 +150,7 @@ class Experiment:
         self.record.close(
             self,
             results=self.results() if self.trials else [],
+            first_results=self.first_results(),
             complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
         )
         return left
@@ -208,24 +211,54 @@ class Experiment:
             ],
         )
 
+    def first_results(self) -> list[CellResult]:
+        """Overheads with the tracer before the agent, beside those that are judged: estimates only.
+
+        They are a family of their own. Trials whose placement is not proven are left out, and so
+        is `user`, which no tracer is part of.
+        """
+        pairs = {
+            (key.syscall, key.arm): [
+                (vanilla.first, trial.first)
+                for vanilla, trial in self._pairs(key.syscall, key.arm)
+                if vanilla.first and trial.first
+            ]
+            for key in self.trials
+            if key.arm in self.settings.agents
+        }
+        proven = {
+            name: [pair for pair in found if all(each.counts_as_first for each in pair)]
+            for name, found in pairs.items()
+        }
+        cells = [
+            CellData(
+                cell=Cell(syscall, agent, figure),
+                budget=None,
+                vanilla_us=paired[:, 0],
+                agent_us=paired[:, 1],
+            )
+            for syscall in SYSCALLS
+            for agent in self.settings.agents
+            for figure in FIGURES_TRACED
+            if (found := proven.get((syscall, agent))) and len(paired := _paired_us(found, figure))
+        ]
+        return judge(cells) if cells else []
+
+    def _pairs(self, syscall: str, agent: str) -> list[tuple[Trial, Trial]]:
+        """Vanilla's trial and the agent's, by block."""
+        return [
+            (self.trials[key.partner], trial)
+            for key, trial in sorted(self.trials.items())
+            if key.syscall == syscall and key.arm == agent and key.partner in self.trials
+        ]
+
     def _budget(self, cell: Cell) -> Budget | None:
         return budget_for(self.settings.budgets, cell.syscall, cell.figure)
 
     def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
-        pairs = [
-            (self.trials[key.partner], trial)
-            for key, trial in sorted(self.trials.items())
-            if key.syscall == cell.syscall and key.arm == cell.agent and key.partner in self.trials
-        ]
+        pairs = self._pairs(cell.syscall, cell.agent)
         behind = [trial for pair in pairs for trial in pair]
-        values = [
-            (vanilla_us, agent_us)
-            for vanilla, agent in pairs
-            if not (vanilla.refused or agent.refused)
-            and (vanilla_us := vanilla.figure_us(cell.figure))
-            and (agent_us := agent.figure_us(cell.figure))
-        ]
-        paired = np.array(values, dtype=np.float64).reshape(-1, 2)
+        paired = _paired_us(pairs, cell.figure)
         return CellData(
             cell=cell,
             budget=budget,
@@ -284,13 +317,55 @@ class Experiment:
         except Exception as error:
             trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))
         else:
-            trial = self._bench.measure(key, self._arms.agent(key.arm), step)
-            not_idle = self._arms.not_idle()
-            if not_idle:
-                trial = trial.with_finding(invalid("other-arm-active", not_idle))
-            if key.arm in self._unproven:
-                trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+            trial = self._measured_as_placed(key, step)
         return self._finished(trial, attempt, number, total)
+
+    def _measured_as_placed(self, key: TrialKey, step: Step) -> Trial:
+        """The trial in each placement that was asked for; returned is the one that is judged."""
+        if self.settings.placement == "first":
+            return self._pass(key, step, self._tracer_first(key, step, with_user=True))
+        trial = self._pass(key, step, None)
+        if self.settings.placement != "both" or trial.refused:
+            return trial
+        beside = self._pass(key, step, self._tracer_first(key, step, with_user=False))
+        if beside.refused:
+            self.repeats[key.arm] += 1
+            again = self._pass(key, step, self._tracer_first(key, step, with_user=False))
+            beside = again.with_attempt(2)
+        if beside.refused:
+            reason = f"with the tracer before the agent: {beside.reasons[0]}"
+            trial = trial.with_finding(warning("first-refused", reason))
+        return trial.with_first(beside)
+
+    def _pass(self, key: TrialKey, step: Step, tracer_first: TracerFirst | None) -> Trial:
+        assert self._bench is not None
+        agent = self._arms.agent(key.arm)
+        trial = self._bench.measure(key, agent, step, tracer_first=tracer_first)
+        not_idle = self._arms.not_idle()
+        if not_idle:
+            trial = trial.with_finding(invalid("other-arm-active", not_idle))
+        if key.arm in self._unproven:
+            trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+        return trial
+
+    def _tracer_first(self, key: TrialKey, step: Step, *, with_user: bool) -> TracerFirst:
+        """Vanilla, too, is warmed up under the tracer, so that all arms go through the same."""
+
+        def switch_off() -> None:
+            self._timed_switch(VANILLA)
+
+        def switch_on() -> None:
+            self._timed_switch(key.arm)
+            self._warm_up(self.settings.warmup_s * LATER_WARMUP_SHARE, step)
+
+        return TracerFirst(switch_off, switch_on, with_user)
+
+    def _timed_switch(self, arm: str) -> bool:
+        """Make an arm the active one; whether anything had to be switched."""
+        begin_s = time.monotonic()
+        switched = self._arms.activate(arm)
+        self.switching_s += time.monotonic() - begin_s
+        return switched
 
     def _finished(self, trial: Trial, attempt: int, number: int, total: int) -> Trial:
         trial = trial.with_attempt(attempt)
@@ -298,10 +373,8 @@ class Experiment:
         return trial
 
     def _switch_to(self, arm: str, step: Step) -> None:
-        begin_s = time.monotonic()
         step("switching")
-        switched = self._arms.activate(arm)
-        self.switching_s += time.monotonic() - begin_s
+        switched = self._timed_switch(arm)
         if arm not in self._warmed and self.record is not None:
             facts = self._arms.agent(arm).facts()
             self.record.agent_is_on(arm, facts)
@@ -374,8 +447,8 @@ class Experiment:
         done = [*self.trials.values(), latest]
         by_syscall: dict[str, list[float]] = {}
         for trial in done:
-            by_syscall.setdefault(trial.key.syscall, []).append(trial.duration_s)
-        overall_s = sum(trial.duration_s for trial in done) / len(done)
+            by_syscall.setdefault(trial.key.syscall, []).append(trial.spent_s)
+        overall_s = sum(trial.spent_s for trial in done) / len(done)
         left_s = 0.0
         for key in self.plan.order:
             if key not in self.trials and key != latest.key:
@@ -390,6 +463,18 @@ class Step(Protocol):
 
     def __call__(self, name: str) -> None:
         """The step has begun."""
+
+
+def _paired_us(pairs: Sequence[tuple[Trial, Trial]], figure: str) -> NDArray[np.float64]:
+    """A figure of vanilla and of the agent, a row a block in which both count and have it."""
+    values = [
+        (vanilla_us, agent_us)
+        for vanilla, agent in pairs
+        if not (vanilla.refused or agent.refused)
+        and (vanilla_us := vanilla.figure_us(figure))
+        and (agent_us := agent.figure_us(figure))
+    ]
+    return np.array(values, dtype=np.float64).reshape(-1, 2)
 
 
 def _undecided(trials: Sequence[Trial], figure: str) -> tuple[str, ...]:

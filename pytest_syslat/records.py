@@ -24,6 +24,18 @@ from pytest_syslat.trial import Trial
 
 VALIDITY_COLUMNS = ("label", "syscall", "trial", "severity", "code", "detail")
 USER_COLUMNS = ("label", "syscall", "trial", "traced", "us_per_op")
+PLACEMENT_COLUMNS = (
+    "label",
+    "syscall",
+    "trial",
+    "wanted",
+    "placement",
+    "avg_us",
+    "p50_us",
+    "p90_us",
+    "p99_us",
+    "count",
+)
 AGENT_COLUMNS = (
     "label",
     "syscall",
@@ -98,10 +110,13 @@ class RunRecord:
         key = trial.key
         files = self.directory
         files.arm(key.arm)
-        if trial.log:
-            path = files.log_path(key.arm, key.syscall, key.trial, refused=trial.refused)
-            write_atomically(path, trial.log)
-            write_atomically(path.with_suffix(".stderr"), trial.stderr_text)
+        for each, is_first in ((trial, False), (trial.first, True)):
+            if each is not None and each.log:
+                path = files.log_path(
+                    key.arm, key.syscall, key.trial, refused=each.refused, first=is_first
+                )
+                write_atomically(path, each.log)
+                write_atomically(path.with_suffix(".stderr"), each.stderr_text)
         own = [each for each in sorted_trials(measured.trials.values()) if each.key.arm == key.arm]
         valid = [each for each in own if not each.refused]
         summary = summary_frame(
@@ -116,6 +131,10 @@ class RunRecord:
             write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
         write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
         write_frame(files.agent_path(key.arm), agent_frame(valid))
+        if any(each.first for each in own):
+            write_frame(
+                files.placement_path(key.arm), _frame(PLACEMENT_COLUMNS, _placement_rows(own))
+            )
         self._write_validity(measured, key.arm)
         facts = {**self._facts, **_flat(f"agent {key.arm}", self._agents.get(key.arm, {}))}
         write_atomically(files.sysinfo_path(key.arm), sysinfo_text(facts))
@@ -133,8 +152,22 @@ class RunRecord:
         frame = _frame(VALIDITY_COLUMNS, _validity_rows(trials, first))
         write_frame(self.directory.validity_path(arm), frame)
 
-    def close(self, measured: Measured, results: Sequence[CellResult], *, complete: bool) -> None:
-        """Write overheads and verdicts, and whether the run is complete."""
+    def close(
+        self,
+        measured: Measured,
+        results: Sequence[CellResult],
+        *,
+        complete: bool,
+        first_results: Sequence[CellResult] = (),
+    ) -> None:
+        """Write overheads and verdicts, and whether the run is complete.
+
+        Args:
+            measured: The experiment.
+            results: Of its trials.
+            complete: Whether all that the settings name was measured.
+            first_results: Of the same trials with the tracer before the agent; never judged.
+        """
         self._note(measured)
         if measured.interrupted:
             arm = measured.interrupted.key.arm
@@ -144,14 +177,18 @@ class RunRecord:
         placements = {str(trial.placement) for trial in measured.trials.values()}
         placement = placements.pop() if len(placements) == 1 else str(Placement.UNKNOWN)
         if results:
-            frame = _frame(OVERHEAD_COLUMNS, overhead_rows(results, placement))
+            rows = overhead_rows(results, placement)
+            rows += overhead_rows(first_results, str(Placement.FIRST))
+            frame = _frame(OVERHEAD_COLUMNS, rows)
             # Three decimals are right for µs, but would turn a small p value into 0.
             frame["p_adjusted"] = [
                 "" if math.isnan(result.p_adjusted) else f"{result.p_adjusted:.6g}"
-                for result in results
+                for result in (*results, *first_results)
             ]
             write_frame(self.directory.overhead_path, frame)
         self._run["cells"] = [_cell(result) for result in results]
+        if first_results:
+            self._run["cells_first"] = [_cell(result) for result in first_results]
         self._run["complete"] = complete
         self._write_run()
 
@@ -188,6 +225,25 @@ def _user_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
                         "traced": traced,
                         "us_per_op": run.us_per_op,
                     }
+
+
+def _placement_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
+    """The figures of each pass that counts, whatever the other pass of the trial gave."""
+    for trial in trials:
+        for each in (trial, trial.first):
+            if each is not None and not each.refused:
+                yield {
+                    "label": each.key.arm,
+                    "syscall": each.key.syscall,
+                    "trial": each.key.trial,
+                    "wanted": str(each.wanted),
+                    "placement": str(each.placement),
+                    "avg_us": each.figure_us("mean"),
+                    "p50_us": each.figure_us("p50"),
+                    "p90_us": each.figure_us("p90"),
+                    "p99_us": each.figure_us("p99"),
+                    "count": each.distribution.count,
+                }
 
 
 def agent_frame(trials: Iterable[Trial]) -> pd.DataFrame:
@@ -227,14 +283,18 @@ def _validity_rows(
         ),
         *((each, "") for each in trials),
     ):
-        for finding in trial.findings:
+        beside = trial.first.findings if trial.first else ()
+        for finding, words in (
+            *((each, prefix) for each in trial.findings),
+            *((each, f"{prefix}tracer first: ") for each in beside),
+        ):
             yield {
                 "label": trial.key.arm,
                 "syscall": trial.key.syscall,
                 "trial": trial.key.trial,
                 "severity": str(finding.severity),
                 "code": finding.code,
-                "detail": prefix + finding.detail,
+                "detail": words + finding.detail,
             }
 
 

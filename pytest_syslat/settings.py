@@ -71,6 +71,8 @@ class Settings:
     image: str | None = None
     drop_caches: bool = False
     tracer: str = "distribution"
+    placement: str = "last"
+    """`last`, `first` or `both`."""
     budgets: tuple[Budget, ...] = ()
     min_calls: int = 1000
     result_dir: Path = Path("result/5.5")
@@ -354,9 +356,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "placement",
         "placement",
-        _one_of("last"),
-        "last",
-        "order of the tracer and the agent; this version attaches after the agent (default: last)",
+        _one_of("last", "first", "both"),
+        "last|first|both",
+        "whether the tracer attaches after the agent, before it, or both, which splits the "
+        "overhead into what is spent at entry, inside the call and at exit (default: last)",
     ),
     Option(
         "budget",
@@ -428,7 +431,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-_WITHOUT_FIELD = {"placement", "baseline"}
+_WITHOUT_FIELD = {"baseline"}
 """Options with one possible value so far: checked, then of no further use."""
 
 

@@ -23,9 +23,9 @@ class Syscall:
     """What the measured call is, in words for messages."""
 
     @property
-    def enter_event(self) -> str:
-        """The tracepoint at entry."""
-        return f"syscalls:sys_enter_{self.name}"
+    def events(self) -> tuple[str, str]:
+        """The tracepoints at entry and at exit, in the group `syscalls`."""
+        return f"sys_enter_{self.name}", f"sys_exit_{self.name}"
 
 
 AT_FDCWD = -100

@@ -24,7 +24,8 @@ from pytest_syslat.agents.evidence import Evidence
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
 from pytest_syslat.bpf_programs import BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics
-from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
+from pytest_syslat.ownership import members
+from pytest_syslat.testbeds.protocol import NodeLost, Testbed, TestbedError
 
 READY_LIMIT_S = 120.0
 POLICY_LIMIT_S = 60.0
@@ -235,7 +236,8 @@ class DescribedAgent:
             unheld: Whether those that no process holds count; pinned ones are like that.
         """
         new = [each for each in self._listed() if each.id not in foreign]
-        ours = self._held_by_it({pid for each in new for pid, _ in each.holders})
+        pids = {pid for each in new for pid, _ in each.holders}
+        ours = members(self._testbed, self._carrier.processes(), pids)
         return tuple(
             each
             for each in new
@@ -249,34 +251,6 @@ class DescribedAgent:
         if listed is None:
             raise AgentError(f"{self._arm}: bpftool cannot list BPF programs any more")
         return listed
-
-    def _held_by_it(self, pids: set[int]) -> set[int]:
-        """Which of some processes are the agent's."""
-        processes = self._carrier.processes()
-        found = set()
-        for pid in pids:
-            lineage = [pid]
-            while lineage[-1] > 1 and lineage[-1] not in processes.roots:
-                lineage.append(self._parent(lineage[-1]))
-            if lineage[-1] in processes.roots or any(
-                mark in self._text(f"/proc/{pid}/cgroup") for mark in processes.cgroup_marks
-            ):
-                found.add(pid)
-        return found
-
-    def _parent(self, pid: int) -> int:
-        for line in self._text(f"/proc/{pid}/status").splitlines():
-            if line.startswith("PPid:"):
-                return int(line.split()[1])
-        return 0
-
-    def _text(self, path: str) -> str:
-        try:
-            return self._testbed.read(Path(path), role=Role.NODE).decode(errors="replace")
-        except NodeLost:
-            raise
-        except TestbedError:
-            return ""
 
     def _prove_it_sees(self) -> None:
         """Make calls that it must see: by its own counters, and by the runs of its programs."""

@@ -9,10 +9,13 @@ What trials return comes from `table.json` in the current directory, what happen
 Keys of the table, all optional:
     ns: latencies by `syscall-arm-trialN`, `syscall-arm` or `arm`, the most specific wins; a list
         has a value for each trial
+    first_ns: the same with the tracer before the agent; else `ns` holds
     user_us: lmbench's own untraced figure, in the same way
     calls: calls of a trial, in the same way; 900 of 1,000 take the latency, 90 twice, 10 thrice
         as long
     refuse: by trial, which of its attempts are refused
+    refuse_first: the same of those with the tracer before the agent
+    placement: what is proven, by trial, with `-first` behind it for the tracer before the agent
     sleep_s: by trial, how long its measurement really takes
     cost: what the arm itself costs, by the fields of AgentCost, in the same way; none by default
     findings: by trial, further findings: severity, code, detail
@@ -46,7 +49,7 @@ from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
-from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import Run
 
 LMBENCH_RUN_S = 5.0
@@ -234,11 +237,21 @@ def collect_facts(
 
 
 def measure(
-    bench: Bench, key: TrialKey, agent: Agent, progress: Callable[[str], None] = print
+    bench: Bench,
+    key: TrialKey,
+    agent: Agent,
+    progress: Callable[[str], None] = print,
+    *,
+    tracer_first: TracerFirst | None = None,
 ) -> Trial:
     """Stands in for `Bench.measure`."""
-    ATTEMPTS[key.id] += 1
-    event(f"measure {key.id}")
+    if tracer_first is not None:
+        tracer_first.switch_off()
+        event("attach")
+        tracer_first.switch_on()
+    name = f"{key.id}-first" if tracer_first else key.id
+    ATTEMPTS[name] += 1
+    event(f"measure {name}")
     progress("traced")
     number = ATTEMPTS.total()
     if number == TABLE.get("interrupt"):
@@ -250,14 +263,18 @@ def measure(
         Finding(Severity(severity), code, detail)
         for severity, code, detail in TABLE.get("findings", {}).get(key.id, [])
     ]
-    attempt = ATTEMPTS[key.id]
-    if attempt in TABLE.get("refuse", {}).get(key.id, []):
+    attempt = ATTEMPTS[name]
+    if attempt in TABLE.get("refuse_first" if tracer_first else "refuse", {}).get(key.id, []):
         findings.append(invalid("throttled", f"made-up reason {attempt}"))
     not_ready = agent.ready()
     if not_ready:
         findings.append(invalid("agent-not-ready", not_ready))
     of_vanilla = key.arm == VANILLA
     ns = looked_up("ns", key, VANILLA_NS if of_vanilla else AGENT_NS)
+    if tracer_first is not None:
+        ns = looked_up("first_ns", key, ns)
+    wanted = Placement.FIRST if tracer_first else Placement.LAST
+    with_user = tracer_first is None or tracer_first.with_user
     user_us = looked_up("user_us", key, VANILLA_USER_US if of_vanilla else AGENT_USER_US)
     thousands = looked_up("calls", key, 1000) // 1000
     cost = looked_up("cost", key, None)
@@ -267,18 +284,19 @@ def measure(
         key=key,
         node=bench.testbed.node,
         testbed=bench.testbed.name,
-        placement=Placement.LAST,
+        placement=Placement(TABLE.get("placement", {}).get(name, wanted)),
+        wanted=wanted,
         started_at_s=time.time(),
         duration_s=30.0,
         distribution=Distribution.from_counts(
             {ns: 900 * thousands, 2 * ns: 90 * thousands, 3 * ns: 10 * thousands}
         ),
         other_calls=0,
-        runs_untraced=(Run(user_us, None),) * 3,
+        runs_untraced=(Run(user_us, None),) * 3 if with_user else (),
         runs_traced=(Run(user_us + 1, None),) * 2,
         findings=tuple(findings),
         cost=AgentCost(**cost) if cost else None,
-        log=f"{key.id} attempt {attempt}\n".encode(),
+        log=f"{name} attempt {attempt}\n".encode(),
     )
 
 

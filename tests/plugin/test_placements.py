@@ -1,0 +1,136 @@
+"""--syslat-placement: which passes are made, what is switched for them, and where they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .support import Project
+
+ONE = ["benchmarks", "-k", "connect", "--agent=auditd", "--syslat-trials=1", "--syslat-seed=1"]
+BOTH = [*ONE, "--syslat-placement=both"]
+
+
+def steps(project: Project) -> list[str]:
+    """What was switched, attached and measured, in order."""
+    wanted = ("auditd activate", "auditd deactivate", "attach", "measure")
+    return [line for line in project.events if line.startswith(wanted)]
+
+
+def trial_of(run: dict[str, Any], arm: str) -> dict[str, Any]:
+    [found] = [each for each in run["trials"] if each["label"] == arm]
+    return dict(found)
+
+
+def test_last_makes_one_pass_and_no_file_of_its_own(project: Project) -> None:
+    project.run(*ONE).assert_outcomes(passed=2)
+    assert "attach" not in steps(project)
+    assert not (project.results / "auditd/auditd_placement.csv").exists()
+    run = project.run_json()
+    assert trial_of(run, "auditd")["first"] is None
+    assert "cells_first" not in run
+
+
+def test_both_attaches_while_the_agent_is_off(project: Project) -> None:
+    project.run(*BOTH).assert_outcomes(passed=2)
+    found = steps(project)
+    begin = found.index("auditd activate")
+    end = found.index("measure connect-auditd-trial1-first")
+    assert found[begin : end + 1] == [
+        "auditd activate",
+        "measure connect-auditd-trial1",
+        "auditd deactivate",
+        "attach",
+        "auditd activate",
+        "measure connect-auditd-trial1-first",
+    ]
+    # Vanilla goes through the same passes, with nothing to switch.
+    begin = found.index("measure connect-vanilla-trial1")
+    assert found[begin : begin + 3] == [
+        "measure connect-vanilla-trial1",
+        "attach",
+        "measure connect-vanilla-trial1-first",
+    ]
+
+
+def test_the_other_placement_has_rows_of_its_own(project: Project) -> None:
+    project.table(first_ns={"vanilla": 20_000, "auditd": 25_000})
+    project.run(*BOTH).assert_outcomes(passed=2)
+    # 900 calls of 25 µs, 90 of 50, 10 of 75: mean 22.5 + 4.5 + 0.75 = 27.75.
+    rows = project.rows("auditd/auditd_placement.csv")
+    assert [(row["wanted"], row["placement"], row["p50_us"], row["avg_us"]) for row in rows] == [
+        ("last", "last", "11.000", "12.210"),
+        ("first", "first", "25.000", "27.750"),
+    ]
+    # The standard files hold the main placement alone.
+    assert [row["p50_us"] for row in project.rows("auditd/auditd_summary.csv")] == ["11.000"] * 2
+    log = project.results / "auditd/auditd_connect_trial1_first.log"
+    assert log.read_text() == "connect-auditd-trial1-first attempt 1\n"
+
+    cells = {(row["placement"], row["figure"]): row for row in project.rows("overhead.csv")}
+    assert set(cells) == {
+        *(("last", figure) for figure in ("p50", "p90", "p99", "mean", "user")),
+        *(("first", figure) for figure in ("p50", "p90", "p99", "mean")),
+    }
+    assert cells["last", "p50"]["delta_us"] == "1.000"
+    assert cells["first", "p50"]["vanilla_us"] == "20.000"
+    assert cells["first", "p50"]["delta_us"] == "5.000"
+    assert len(project.run_json()["cells_first"]) == 4
+
+
+def test_budgets_are_judged_on_the_main_placement_alone(project: Project) -> None:
+    project.table(first_ns={"auditd": 90_000})
+    many = ["benchmarks", "-k", "connect", "--agent=auditd", "--syslat-trials=8"]
+    budget = ["--syslat-budget=connect:p50<=+20%", "--syslat-placement=both"]
+    project.run(*many, *budget).assert_outcomes(passed=17)
+    judged = [row for row in project.rows("overhead.csv") if row["verdict"]]
+    assert [(row["placement"], row["verdict"]) for row in judged] == [("last", "passed")]
+
+
+def test_first_alone_is_what_is_judged(project: Project) -> None:
+    project.table(first_ns={"vanilla": 20_000, "auditd": 30_000})
+    project.run(*ONE, "--syslat-placement=first").assert_outcomes(passed=2)
+    assert set(project.measured) == {
+        "connect-vanilla-trial1-first",
+        "connect-auditd-trial1-first",
+    }
+    rows = project.rows("overhead.csv")
+    assert {row["placement"] for row in rows} == {"first"}
+    assert {row["figure"]: row["delta_us"] for row in rows}["p50"] == "10.000"
+    assert {row["figure"]: row["delta_us"] for row in rows}["user"] == "2.000"
+
+
+def test_figures_whose_placement_is_not_proven_are_no_estimate(project: Project) -> None:
+    project.table(placement={"connect-auditd-trial1-first": "unknown"})
+    project.run(*BOTH).assert_outcomes(passed=2)
+    assert {row["placement"] for row in project.rows("overhead.csv")} == {"last"}
+    rows = project.rows("auditd/auditd_placement.csv")
+    assert [(row["wanted"], row["placement"]) for row in rows] == [
+        ("last", "last"),
+        ("first", "unknown"),
+    ]
+
+
+@pytest.mark.parametrize(("refused", "kept"), [([1], True), ([1, 2], False)])
+def test_a_refused_pass_is_repeated_once_at_once(
+    project: Project, refused: list[int], kept: bool
+) -> None:
+    project.table(refuse_first={"connect-auditd-trial1": refused})
+    # The trial itself is none the worse for it.
+    result = project.run(*BOTH)
+    result.assert_outcomes(passed=2)
+    assert project.measured.count("connect-auditd-trial1-first") == 2
+    assert project.measured.count("connect-auditd-trial1") == 1
+    first = [row for row in project.rows("overhead.csv") if row["placement"] == "first"]
+    assert bool(first) is kept
+    warned = "with the tracer before the agent: throttled: made-up reason 2"
+    assert (warned in result.stdout.str()) is not kept
+
+
+def test_a_refused_trial_has_no_other_pass(project: Project) -> None:
+    project.table(refuse={"connect-auditd-trial1": [1]})
+    project.run(*BOTH)
+    assert project.measured[-4:].count("connect-auditd-trial1-first") == 1
+    assert project.measured.count("connect-auditd-trial1-first") == 1
+    assert project.measured.count("connect-auditd-trial1") == 2
