@@ -28,6 +28,7 @@ from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
 from pytest_syslat.rig import Rig
 from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.split import Split, split
 from pytest_syslat.summary import FIGURES_TRACED
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
@@ -151,6 +152,7 @@ class Experiment:
             self,
             results=self.results() if self.trials else [],
             first_results=self.first_results(),
+            splits=self.splits(),
             complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
         )
         return left
@@ -243,6 +245,27 @@ class Experiment:
             if (found := proven.get((syscall, agent))) and len(paired := _paired_us(found, figure))
         ]
         return judge(cells) if cells else []
+
+    def splits(self) -> list[Split]:
+        """What each agent spends where, under `both`; blocks whose placement is proven alone."""
+        found = []
+        for syscall in SYSCALLS:
+            for agent in self.settings.agents:
+                pairs = [
+                    pair
+                    for pair in self._pairs(syscall, agent)
+                    if all(each.placements_proven for each in pair)
+                ]
+                whole = SYSCALLS[syscall].operation is not None and all(
+                    each.has_operation for pair in pairs for each in pair
+                )
+                blocks = [
+                    agent_trial.overheads(vanilla, whole_operation=whole)
+                    for vanilla, agent_trial in pairs
+                ]
+                if blocks:
+                    found.append(split(agent, syscall, blocks, whole_operation=whole))
+        return found
 
     def _pairs(self, syscall: str, agent: str) -> list[tuple[Trial, Trial]]:
         """Vanilla's trial and the agent's, by block."""

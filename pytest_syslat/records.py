@@ -18,6 +18,7 @@ from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
 from pytest_syslat.settings import Settings
+from pytest_syslat.split import Split
 from pytest_syslat.summary import stats_frame, summary_frame, summary_rows
 from pytest_syslat.sysinfo import sysinfo_text
 from pytest_syslat.trial import Trial
@@ -35,6 +36,7 @@ PLACEMENT_COLUMNS = (
     "p90_us",
     "p99_us",
     "count",
+    "operation_us",
 )
 AGENT_COLUMNS = (
     "label",
@@ -159,6 +161,7 @@ class RunRecord:
         *,
         complete: bool,
         first_results: Sequence[CellResult] = (),
+        splits: Sequence[Split] = (),
     ) -> None:
         """Write overheads and verdicts, and whether the run is complete.
 
@@ -167,6 +170,7 @@ class RunRecord:
             results: Of its trials.
             complete: Whether all that the settings name was measured.
             first_results: Of the same trials with the tracer before the agent; never judged.
+            splits: Where each agent spends its time.
         """
         self._note(measured)
         if measured.interrupted:
@@ -189,6 +193,8 @@ class RunRecord:
         self._run["cells"] = [_cell(result) for result in results]
         if first_results:
             self._run["cells_first"] = [_cell(result) for result in first_results]
+        if splits:
+            self._run["split"] = [each.as_dict() for each in splits]
         self._run["complete"] = complete
         self._write_run()
 
@@ -243,6 +249,7 @@ def _placement_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
                     "p90_us": each.figure_us("p90"),
                     "p99_us": each.figure_us("p99"),
                     "count": each.distribution.count,
+                    "operation_us": each.operation_us,
                 }
 
 

@@ -21,6 +21,9 @@ class Syscall:
     mark_arguments: tuple[int, ...]
     measured_call: str
     """What the measured call is, in words for messages."""
+    operation: str | None = None
+    """Name of the bpftrace program that sums all syscalls of lmbench's operation, if there is one:
+    then traced means can be compared with lmbench's own figure."""
 
     @property
     def events(self) -> tuple[str, str]:
@@ -48,6 +51,7 @@ SYSCALLS: dict[str, Syscall] = {
             number_by_machine={"x86_64": 257, "aarch64": 56},
             mark_arguments=(AT_FDCWD, 0, 0),
             measured_call="openat of the measured file",
+            operation="openat_close",
         ),
         Syscall(
             name="connect",

@@ -29,6 +29,7 @@ from pytest_syslat.placement import Holder, Placement, list_holders, placement_o
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder, contradiction, read_order
 from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.split import Overheads
 from pytest_syslat.summary import figures_us
 from pytest_syslat.syscalls import SYSCALLS, Syscall
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
@@ -82,6 +83,8 @@ class Trial:
     """The placement that was aimed at; `placement` is what was proven."""
     order: tuple[ProgramOrder, ...] | None = None
     """The order of the programs at entry and at exit; None where the kernel did not tell it."""
+    operation_us: float | None = None
+    """Traced mean of lmbench's whole operation, µs; None unless all its syscalls were traced."""
     first: Trial | None = None
     """Under `both`: the same once more, without `user` and with the tracer before the agent."""
 
@@ -103,6 +106,12 @@ class Trial:
             return None
         middle = len(figures) // 2
         return figures[middle] if len(figures) % 2 else sum(figures[middle - 1 : middle + 1]) / 2
+
+    @property
+    def user_mean_us(self) -> float | None:
+        """Mean of lmbench's own figures with no tracer attached, to be set beside traced means."""
+        figures = [run.us_per_op for run in self.runs_untraced if run.us_per_op is not None]
+        return statistics.fmean(figures) if figures else None
 
     def figure_us(self, figure: str) -> float | None:
         """A figure of the trial in µs: p50, p90, p99, mean (traced, raw) or user (untraced)."""
@@ -136,6 +145,45 @@ class Trial:
     def counts_as_first(self) -> bool:
         """Whether its figures are proven to be those of a tracer before the agent."""
         return self.placement is Placement.FIRST and not self.refused
+
+    @property
+    def placements_proven(self) -> bool:
+        """Whether it has figures of both placements, each proven, and of the user."""
+        return (
+            self.placement is Placement.LAST
+            and not self.refused
+            and self.first is not None
+            and self.first.counts_as_first
+            and self.user_mean_us is not None
+        )
+
+    @property
+    def has_operation(self) -> bool:
+        """Whether all syscalls of lmbench's operation were traced in both placements."""
+        return None not in (self.operation_us, self.first and self.first.operation_us)
+
+    def overheads(self, vanilla: Trial, *, whole_operation: bool) -> Overheads:
+        """What it costs above vanilla's trial of its block; both must have proven placements."""
+        user, last, first = (
+            agent_us - vanilla_us
+            for agent_us, vanilla_us in zip(
+                self._means_us(whole_operation), vanilla._means_us(whole_operation), strict=True
+            )
+        )
+        return Overheads(user, last, first)
+
+    def _means_us(self, whole_operation: bool) -> tuple[float, float, float]:
+        """Untraced, with the tracer last, with the tracer first."""
+        assert self.first is not None
+        last, first = (
+            each.operation_us if whole_operation else each.figure_us("mean")
+            for each in (self, self.first)
+        )
+        user = self.user_mean_us
+        assert user is not None
+        assert last is not None
+        assert first is not None
+        return user, last, first
 
     @property
     def spent_s(self) -> float:
@@ -179,12 +227,25 @@ class Trial:
                 {"severity": str(each.severity), "code": each.code, "detail": each.detail}
                 for each in self.findings
             ],
+            "operation_us": self.operation_us,
+            "user_mean_us": self.user_mean_us,
             "first": self.first.as_dict() if self.first else None,
         }
 
 
 def _silent(step: str) -> None:
     """Report no progress."""
+
+
+def operation_us(trace: Trace) -> float | None:
+    """Mean of an open and the close that belongs to it, µs.
+
+    None where closes were not traced, or where more than 0.1 % of the opens have none.
+    """
+    opens = trace.succeeded.count
+    if not trace.closes or abs(opens - trace.closes) > FAILED_SHARE_LIMIT * opens:
+        return None
+    return (trace.succeeded.mean_ns + trace.close_ns / trace.closes) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +321,7 @@ class Bench:
             tracer_stderr=session.tracer_stderr,
             wanted=session.wanted,
             order=session.order,
+            operation_us=operation_us(trace) if trace else None,
         )
 
 
@@ -325,7 +387,7 @@ class _TrialRun:
         if self._tracer_first is None:
             self._progress("attaching")
             self._check_place()
-            self._tracing = bench.tracer.attach(self._syscall)
+            self._tracing = self._attach()
         else:
             drops_untraced = self._agent.drops()
             self._tracing = self._attach_first(self._tracer_first)
@@ -454,6 +516,11 @@ class _TrialRun:
         ours = members(self._bench.testbed, processes, pids)
         return [each for each in holders if each.pid is not None and each.pid not in ours]
 
+    def _attach(self) -> Tracing:
+        """The probes are the same in both placements, or their figures could not be compared."""
+        whole = self._bench.settings.placement == "both"
+        return self._bench.tracer.attach(self._syscall, whole_operation=whole)
+
     def _attach_first(self, how: TracerFirst) -> Tracing:
         """Attach the tracer while the agent is off, then switch it on; prove that nobody was there.
 
@@ -464,7 +531,7 @@ class _TrialRun:
         how.switch_off()
         self._progress("attaching")
         before = list_holders(testbed)
-        self._tracing = self._bench.tracer.attach(self._syscall)
+        self._tracing = self._attach()
         with_tracer = list_holders(testbed)
         self._progress("switching on")
         how.switch_on()

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict
+from pytest_syslat.report.places import write_splits
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
@@ -142,6 +143,7 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         if experiment.trials:
             _write_table(reporter, experiment, results)
             _write_costs(reporter, experiment)
+            write_splits(reporter, experiment.splits())
         _write_verdicts(reporter, results)
     elif ours.warnings or ours.left_behind or ours.kept:
         reporter.write_sep("=", "syslat")

@@ -9,6 +9,8 @@ What trials return comes from `table.json` in the current directory, what happen
 Keys of the table, all optional:
     ns: latencies by `syscall-arm-trialN`, `syscall-arm` or `arm`, the most specific wins; a list
         has a value for each trial
+    operation_us: traced mean of lmbench's whole operation, in the same way; none by default
+    first_operation_us: the same with the tracer before the agent
     first_ns: the same with the tracer before the agent; else `ns` holds
     user_us: lmbench's own untraced figure, in the same way
     calls: calls of a trial, in the same way; 900 of 1,000 take the latency, 90 twice, 10 thrice
@@ -286,6 +288,7 @@ def measure(
         testbed=bench.testbed.name,
         placement=Placement(TABLE.get("placement", {}).get(name, wanted)),
         wanted=wanted,
+        operation_us=looked_up("first_operation_us" if tracer_first else "operation_us", key, None),
         started_at_s=time.time(),
         duration_s=30.0,
         distribution=Distribution.from_counts(

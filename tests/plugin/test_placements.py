@@ -134,3 +134,53 @@ def test_a_refused_trial_has_no_other_pass(project: Project) -> None:
     assert project.measured[-4:].count("connect-auditd-trial1-first") == 1
     assert project.measured.count("connect-auditd-trial1-first") == 1
     assert project.measured.count("connect-auditd-trial1") == 2
+
+
+def test_the_split_of_openat(project: Project) -> None:
+    """Per block: user 12 and 14 above vanilla, last 7 and 7, first 6 and 8."""
+    project.table(
+        user_us={"vanilla": 20.0, "auditd": [32.0, 34.0]},
+        operation_us={"vanilla": 30.0, "auditd": 37.0},
+        first_operation_us={"vanilla": 31.0, "auditd": [37.0, 39.0]},
+    )
+    chosen = ["benchmarks", "-k", "openat", "--agent=auditd", "--syslat-trials=2"]
+    result = project.run(*chosen, "--syslat-placement=both")
+    result.assert_outcomes(passed=4)
+    [found] = project.run_json()["split"]
+    assert (found["agent"], found["syscall"], found["blocks"]) == ("auditd", "openat", 2)
+    # Entry 5 and 7, exit 6 and 6, inside 1 and 1.
+    assert {name: found[name]["mean_us"] for name in ("entry", "inside", "exit")} == {
+        "entry": pytest.approx(6.0),
+        "inside": pytest.approx(1.0),
+        "exit": pytest.approx(6.0),
+    }
+    parts = [rf"\+{number}\.000" for number in (13, 7, 7, 6, 1, 6)]
+    result.stdout.re_match_lines(
+        [
+            r"overhead of means, µs: .+",
+            r"syscall +arm +of +user +last +first +entry +inside +exit",
+            r"openat +auditd +operation +" + " +".join(parts),
+            # Standard error 1, t(0.975, 1) = 12.706.
+            r"openat auditd, 95 % intervals of 2 blocks: entry -6\.706 … \+18\.706, .+",
+        ]
+    )
+    rows = project.rows("auditd/auditd_placement.csv")
+    assert [row["operation_us"] for row in rows] == ["37.000", "37.000", "37.000", "39.000"]
+
+
+def test_execve_and_connect_are_not_split(project: Project) -> None:
+    project.table(first_ns={"vanilla": 20_000, "auditd": 25_000})
+    result = project.run(*BOTH)
+    [found] = project.run_json()["split"]
+    assert (found["syscall"], found["whole_operation"]) == ("connect", False)
+    # 5 µs at p50 are 1.11 times as much in the mean; so are 1 µs.
+    assert found["first"]["mean_us"] == pytest.approx(5.55)
+    assert found["last"]["mean_us"] == pytest.approx(1.11)
+    assert found["entry"] is None
+    result.stdout.re_match_lines([r"connect +auditd +call +\+2\.000 +\+1\.110 +\+5\.550 +- +- +-"])
+
+
+def test_a_block_whose_placement_is_not_proven_is_left_out_of_the_split(project: Project) -> None:
+    project.table(placement={"connect-vanilla-trial1": "unknown"})
+    project.run(*BOTH)
+    assert "split" not in project.run_json()
