@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms, Switch
+from pytest_syslat.attribution import Attribution, attribute
+from pytest_syslat.bpf_programs import list_programs
 from pytest_syslat.budget import FIGURES, Budget, budget_for
+from pytest_syslat.confirmation import Confirmation, confirm
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, Severity, invalid, undecided, warning
+from pytest_syslat.findings import Finding, Severity, invalid, note, undecided, warning
 from pytest_syslat.gate import Cell, CellData, CellResult, judge
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
@@ -33,6 +37,7 @@ from pytest_syslat.summary import FIGURES_TRACED
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
+from pytest_syslat.tracer import TracerError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import WorkloadError
 
@@ -78,6 +83,9 @@ class Experiment:
         self.replaced: list[Trial] = []
         self.interrupted: Trial | None = None
         """The trial at hand when the run was ended early: refused, and in the findings alone."""
+        self.confirmation: Confirmation | None = None
+        self.attributed: dict[tuple[str, str], Attribution] = {}
+        """By syscall and agent."""
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
         self.warnings: list[str] = []
@@ -94,6 +102,8 @@ class Experiment:
         self._bench: Bench | None = None
         self._warmed: set[str] = set()
         self._unproven: set[str] = set()
+        self._known: set[int] = set()
+        """BPF programs that were loaded while every agent was off."""
         self._never_on: dict[str, list[str]] = {}
         """Why each attempt to switch an arm on has failed, of arms that have never been on."""
         self._repeated_blocks: set[int] = set()
@@ -137,6 +147,24 @@ class Experiment:
         self.record = RunRecord(self._claim_directory())
         self.record.open(self.settings, self.plan, facts)
         self._progress.opened(facts)
+        if self.settings.placement != "last":
+            self._confirm(self._bench)
+        if self.settings.attribute:
+            self._known = {each.id for each in list_programs(rig.testbed) or ()}
+
+    def _confirm(self, bench: Bench) -> None:
+        """Try the placements on loads of known place, with every agent off."""
+        both = (Placement.LAST, Placement.FIRST)
+        wanted = both if self.settings.placement == "both" else (Placement.FIRST,)
+        self.confirmation = confirm(bench, wanted)
+        if self.confirmation.problem:
+            self.warnings.append(
+                f"the placement could not be confirmed by a load: {self.confirmation.problem}"
+            )
+        for against in filter(None, map(self.confirmation.contradiction, wanted)):
+            self.warnings.append(f"the placement of the tracer is unknown: {against}")
+        assert self.record is not None
+        self.record.confirmed(self.confirmation.as_dict())
 
     def close(self) -> list[str]:
         """Write the last files and remove agents and rules; what is left behind is returned."""
@@ -153,6 +181,7 @@ class Experiment:
             results=self.results() if self.trials else [],
             first_results=self.first_results(),
             splits=self.splits(),
+            attributions=self.attributions(),
             complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
         )
         return left
@@ -341,6 +370,8 @@ class Experiment:
             trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))
         else:
             trial = self._measured_as_placed(key, step)
+            if self.settings.attribute and key.arm != VANILLA and not trial.refused:
+                self._attribute(key, step)
         return self._finished(trial, attempt, number, total)
 
     def _measured_as_placed(self, key: TrialKey, step: Step) -> Trial:
@@ -360,6 +391,35 @@ class Experiment:
             trial = trial.with_finding(warning("first-refused", reason))
         return trial.with_first(beside)
 
+    def _attribute(self, key: TrialKey, step: Step) -> None:
+        """Once for each agent and syscall, after its first valid trial and apart from it."""
+        assert self._bench is not None
+        if (key.syscall, key.arm) in self.attributed:
+            return
+        step("attributing")
+        syscall, agent = SYSCALLS[key.syscall], self._arms.agent(key.arm)
+        try:
+            found = attribute(self._bench, syscall, key.arm, agent, self._known)
+        except (AgentError, TestbedError, TracerError) as error:
+            found = Attribution(key.arm, key.syscall, 0, ())
+            self.warnings.append(f"{key.syscall} {key.arm} could not be attributed: {error}")
+        self.attributed[key.syscall, key.arm] = found
+
+    def attributions(self) -> list[Attribution]:
+        """Who spends the time, with what remains of the overhead that the user pays."""
+        found = []
+        for (syscall, agent), each in sorted(self.attributed.items()):
+            paid_us = [
+                trial.user_mean_us - vanilla.user_mean_us
+                for vanilla, trial in self._pairs(syscall, agent)
+                if not (vanilla.refused or trial.refused)
+                and trial.user_mean_us is not None
+                and vanilla.user_mean_us is not None
+            ]
+            if each.calls:
+                found.append(each.with_remainder(fmean(paid_us) if paid_us else None))
+        return found
+
     def _pass(self, key: TrialKey, step: Step, tracer_first: TracerFirst | None) -> Trial:
         assert self._bench is not None
         agent = self._arms.agent(key.arm)
@@ -369,6 +429,10 @@ class Experiment:
             trial = trial.with_finding(invalid("other-arm-active", not_idle))
         if key.arm in self._unproven:
             trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+        against = self.confirmation and self.confirmation.contradiction(trial.wanted)
+        if against:
+            # Told once, by the session's own warning.
+            trial = trial.misplaced(note("placement-contradicted", against))
         return trial
 
     def _tracer_first(self, key: TrialKey, step: Step, *, with_user: bool) -> TracerFirst:

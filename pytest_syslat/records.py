@@ -13,6 +13,7 @@ import pandas as pd
 
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.arms import Switch
+from pytest_syslat.attribution import Attribution
 from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
@@ -37,6 +38,15 @@ PLACEMENT_COLUMNS = (
     "p99_us",
     "count",
     "operation_us",
+)
+ATTRIBUTION_COLUMNS = (
+    "agent",
+    "syscall",
+    "owner",
+    "program",
+    "attached_to",
+    "runs_per_call",
+    "ns_per_call",
 )
 AGENT_COLUMNS = (
     "label",
@@ -107,6 +117,11 @@ class RunRecord:
         self._agents[arm] = dict(facts)
         self._run["agents"] = self._agents
 
+    def confirmed(self, facts: Mapping[str, Any]) -> None:
+        """Note what loads of known place have shown of the placements."""
+        self._run["placement_check"] = dict(facts)
+        self._write_run()
+
     def trial_done(self, measured: Measured, trial: Trial) -> None:
         """Write the files of the trial's arm anew."""
         key = trial.key
@@ -162,6 +177,7 @@ class RunRecord:
         complete: bool,
         first_results: Sequence[CellResult] = (),
         splits: Sequence[Split] = (),
+        attributions: Sequence[Attribution] = (),
     ) -> None:
         """Write overheads and verdicts, and whether the run is complete.
 
@@ -171,6 +187,7 @@ class RunRecord:
             complete: Whether all that the settings name was measured.
             first_results: Of the same trials with the tracer before the agent; never judged.
             splits: Where each agent spends its time.
+            attributions: Which programs spend it.
         """
         self._note(measured)
         if measured.interrupted:
@@ -195,6 +212,10 @@ class RunRecord:
             self._run["cells_first"] = [_cell(result) for result in first_results]
         if splits:
             self._run["split"] = [each.as_dict() for each in splits]
+        if attributions:
+            rows = list(_attribution_rows(attributions))
+            write_frame(self.directory.attribution_path, _frame(ATTRIBUTION_COLUMNS, rows))
+            self._run["attribution"] = [asdict(each) for each in attributions]
         self._run["complete"] = complete
         self._write_run()
 
@@ -251,6 +272,20 @@ def _placement_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
                     "count": each.distribution.count,
                     "operation_us": each.operation_us,
                 }
+
+
+def _attribution_rows(attributions: Iterable[Attribution]) -> Iterable[dict[str, object]]:
+    for found in attributions:
+        for each in found.shares:
+            yield {
+                "agent": found.agent,
+                "syscall": found.syscall,
+                "owner": each.owner,
+                "program": each.program,
+                "attached_to": ";".join(each.attached_to),
+                "runs_per_call": each.runs_per_call,
+                "ns_per_call": each.ns_per_call,
+            }
 
 
 def agent_frame(trials: Iterable[Trial]) -> pd.DataFrame:

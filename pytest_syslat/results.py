@@ -152,6 +152,11 @@ class ResultDirectory:
         return self.root / "overhead.csv"
 
     @property
+    def attribution_path(self) -> Path:
+        """The file of what each BPF program takes of a call."""
+        return self.root / "attribution.csv"
+
+    @property
     def run_path(self) -> Path:
         """The file with all that a re-analysis needs."""
         return self.root / _RUN_FILE

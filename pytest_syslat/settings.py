@@ -73,6 +73,7 @@ class Settings:
     tracer: str = "distribution"
     placement: str = "last"
     """`last`, `first` or `both`."""
+    attribute: bool = False
     budgets: tuple[Budget, ...] = ()
     min_calls: int = 1000
     result_dir: Path = Path("result/5.5")
@@ -360,6 +361,14 @@ OPTIONS: tuple[Option, ...] = (
         "last|first|both",
         "whether the tracer attaches after the agent, before it, or both, which splits the "
         "overhead into what is spent at entry, inside the call and at exit (default: last)",
+    ),
+    Option(
+        "attribute",
+        "attribute",
+        _truth,
+        None,
+        "in a pass of its own, tell how long each BPF program takes per call, and whose it is",
+        is_flag=True,
     ),
     Option(
         "budget",

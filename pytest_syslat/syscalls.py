@@ -62,3 +62,13 @@ SYSCALLS: dict[str, Syscall] = {
         ),
     )
 }
+
+NULL_SYSCALL = Syscall(
+    name="getppid",
+    comm="lat_syscall",
+    # Of openat, by which the tracer is marked here: getppid itself cannot fail.
+    number_by_machine=SYSCALLS["openat"].number_by_machine,
+    mark_arguments=SYSCALLS["openat"].mark_arguments,
+    measured_call="getppid, which does nothing",
+)
+"""No arm is measured with it: it shows the tracer's own floor."""

@@ -22,7 +22,7 @@ from pytest_syslat.agents.carrier import Carrier
 from pytest_syslat.agents.description import Description
 from pytest_syslat.agents.evidence import Evidence
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
-from pytest_syslat.bpf_programs import BpfProgram, list_programs
+from pytest_syslat.bpf_programs import RUNTIME_KINDS, BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics
 from pytest_syslat.ownership import members
 from pytest_syslat.testbeds.protocol import NodeLost, Testbed, TestbedError
@@ -36,9 +36,6 @@ NOTICE_LIMIT_S = 5.0
 SETTLE_S = 1.0
 """Programs that are loaded one after the other come within so long of each other."""
 POLL_S = 0.2
-RUNTIME_KINDS = ("cgroup_", "sched_cls", "sched_act", "xdp", "flow_dissector", "sk_")
-"""Beginnings of kinds that container runtimes, networks and systemd load, too: the agent's own only
-if it holds them."""
 
 
 class Level(enum.Enum):

@@ -16,6 +16,8 @@ Keys of the table, all optional:
     calls: calls of a trial, in the same way; 900 of 1,000 take the latency, 90 twice, 10 thrice
         as long
     refuse: by trial, which of its attempts are refused
+    load_seen_ns: what the tracer sees of a load of 6 µs, by `last-entry` and so on
+    not_attributed: arms whose programs cannot be listed
     refuse_first: the same of those with the tracer before the agent
     placement: what is proven, by trial, with `-first` behind it for the tracer before the agent
     sleep_s: by trial, how long its measurement really takes
@@ -34,7 +36,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +46,8 @@ from pytest_syslat import arms, experiment, records, rig, sysinfo, tcp_server, t
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.agents import catalogue
 from pytest_syslat.agents.protocol import Agent, KernelTime, Processes
+from pytest_syslat.attribution import Attribution, ProgramShare
+from pytest_syslat.confirmation import Confirmation, Floor, LoadSeen
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
@@ -51,6 +55,7 @@ from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
+from pytest_syslat.testbeds.protocol import TestbedError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import Run
 
@@ -238,6 +243,33 @@ def collect_facts(
     }
 
 
+def confirm(bench: Bench, placements: Sequence[Placement]) -> Confirmation:
+    """Stands in for the loads: each is seen, or not, as it should be, unless the table says so."""
+    event(f"confirm {' '.join(placements)}")
+    loads = [
+        LoadSeen(placement, place, 6000.0, TABLE.get("load_seen_ns", {}).get(name, as_expected_ns))
+        for placement in placements
+        for place in ("entry", "exit")
+        for name in [f"{placement}-{place}"]
+        for as_expected_ns in [6000.0 if name in ("last-exit", "first-entry") else 0.0]
+    ]
+    return Confirmation(tuple(loads), Floor(0.09, 0.1, 0.07, 0.31))
+
+
+def attribute(
+    bench: Bench, syscall: Syscall, arm: str, agent: Agent, known: Collection[int]
+) -> Attribution:
+    """Stands in for the pass with the kernel's statistics."""
+    event(f"attribute {syscall.name} {arm}")
+    if arm in TABLE.get("not_attributed", {}):
+        raise TestbedError("bpftool cannot list BPF programs")
+    shares = (
+        ProgramShare("agent", "hook (12)", ("tracepoint sys_enter_connect", "fentry x"), 2.0, 900),
+        ProgramShare("tracer", "probe (13)", ("tracepoint sys_exit_connect",), 1.0, 80.5),
+    )
+    return Attribution(arm, syscall.name, 1000, shares)
+
+
 def measure(
     bench: Bench,
     key: TrialKey,
@@ -319,6 +351,9 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(rig, "PacedWorkload", FakePacedWorkload)
     patch.setattr(rig, "TcpServer", FakeServer)
     patch.setattr(experiment, "collect_sysinfo", collect_facts)
+    patch.setattr(experiment, "confirm", confirm)
+    patch.setattr(experiment, "attribute", attribute)
+    patch.setattr(experiment, "list_programs", lambda _testbed: [])
     patch.setattr(experiment, "time", FakeWorkload.clock)
     patch.setattr(Bench, "measure", measure)
     patch.setattr(catalogue, "Auditd", FakeAuditd)

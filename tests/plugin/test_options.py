@@ -247,6 +247,7 @@ def test_the_documented_defaults(project: Project) -> None:
         "drop_caches": False,
         "tracer": "distribution",
         "placement": "last",
+        "attribute": False,
         "budgets": [],
         "min_calls": 1000,
         "result_dir": str(project.results),

@@ -184,3 +184,113 @@ def test_a_block_whose_placement_is_not_proven_is_left_out_of_the_split(project:
     project.table(placement={"connect-vanilla-trial1": "unknown"})
     project.run(*BOTH)
     assert "split" not in project.run_json()
+
+
+# --- What loads of known place show ----------------------------------------------------------
+
+
+def test_the_placements_in_use_are_confirmed_before_the_first_trial(project: Project) -> None:
+    result = project.run(*BOTH)
+    assert project.events.index("confirm last first") < project.events.index(
+        f"measure {project.measured[0]}"
+    )
+    check = project.run_json()["placement_check"]
+    assert [(each["placement"], each["place"], each["as_expected"]) for each in check["loads"]] == [
+        ("last", "entry", True),
+        ("last", "exit", True),
+        ("first", "entry", True),
+        ("first", "exit", True),
+    ]
+    assert check["floor"]["p50_us"] == 0.09
+    result.stdout.fnmatch_lines(
+        [
+            "placement confirmed: last sees 0.0 of 6.0 µs at entry; last sees 6.0 of *",
+            "tracer's floor: of a syscall that does nothing it sees 0.090 µs (p50); *",
+        ]
+    )
+    project.run(*ONE, "--syslat-placement=first", "--syslat-result-dir=b")
+    assert "confirm first" in project.events
+    project.run(*ONE, "--syslat-result-dir=c")
+    assert not [each for each in project.events if each.startswith("confirm")]
+    assert "placement_check" not in project.run_json("c")
+
+
+@pytest.mark.parametrize(
+    ("load", "seen_ns", "wrong"),
+    [
+        ("first-exit", 5800, "first"),
+        ("first-entry", 100, "first"),
+        ("last-exit", 2000, "last"),
+        ("last-entry", 4000, "last"),
+        ("last-entry", 2900, None),
+    ],
+)
+def test_a_contradiction_leaves_the_placement_unknown(
+    project: Project, load: str, seen_ns: int, wrong: str | None
+) -> None:
+    project.table(load_seen_ns={load: seen_ns})
+    result = project.run(*BOTH)
+    rows = project.rows("vanilla/vanilla_placement.csv")
+    assert {row["wanted"]: row["placement"] for row in rows} == {
+        name: "unknown" if name == wrong else name for name in ("last", "first")
+    }
+    warned = f"warning: the placement of the tracer is unknown: with the tracer {wrong}, "
+    assert (warned in result.stdout.str()) is (wrong is not None)
+    validity = (project.results / "auditd/auditd_validity.csv").read_text()
+    assert ("placement-contradicted" in validity) is (wrong is not None)
+    assert ("split" in project.run_json()) is (wrong is None)
+
+
+# --- Who spends it ---------------------------------------------------------------------------
+
+
+def test_programs_are_attributed_once_an_agent_and_syscall(project: Project) -> None:
+    many = ["benchmarks", "-k", "connect", "--agent=auditd", "--syslat-trials=2"]
+    project.table(refuse={"connect-auditd-trial1": [1]})
+    result = project.run(*many, "--syslat-attribute")
+    found = [line for line in project.events if line.startswith(("attribute", "measure"))]
+    assert found.count("attribute connect auditd") == 1
+    assert not [line for line in found if line.startswith("attribute") and "vanilla" in line]
+    # After the first trial that was not refused.
+    before = found[: found.index("attribute connect auditd")]
+    assert before[-1] == "measure connect-auditd-trial1"
+    assert before.count("measure connect-auditd-trial1") == 2
+
+    rows = project.rows("attribution.csv")
+    assert [list(row.values()) for row in rows] == [
+        *(
+            ["auditd", "connect", *rest]
+            for rest in (
+                ["agent", "hook (12)", "tracepoint sys_enter_connect;fentry x", "2.000", "900.000"],
+                ["tracer", "probe (13)", "tracepoint sys_exit_connect", "1.000", "80.500"],
+                # 22 less 20 µs for the user, of which the agent's program accounts for 0.9.
+                ["remainder", "no BPF program: kernel audit, LSM, dispatch", "", "", "1100.000"],
+            )
+        )
+    ]
+    assert project.run_json()["attribution"][0]["calls"] == 1000
+    result.stdout.re_match_lines(
+        [
+            r"who spends it, per call .+",
+            r"syscall +arm +owner +runs +ns +attached to",
+            r"connect +auditd +agent +2\.00 +900 +tracepoint sys_enter_connect, fentry x",
+            r"connect +auditd +tracer +1\.00 +80 +tracepoint sys_exit_connect",
+            r"connect +auditd +remainder +- +1100 +no BPF program: .+",
+        ]
+    )
+
+
+def test_nothing_is_attributed_unasked(project: Project) -> None:
+    project.run(*ONE)
+    assert not [line for line in project.events if line.startswith("attribute")]
+    assert not (project.results / "attribution.csv").exists()
+
+
+def test_programs_that_cannot_be_listed_are_a_warning(project: Project) -> None:
+    project.table(not_attributed={"auditd": True})
+    result = project.run(*ONE, "--syslat-attribute")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["warning: connect auditd could not be attributed: bpftool cannot list BPF programs"]
+    )
+    assert not (project.results / "attribution.csv").exists()
