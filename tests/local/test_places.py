@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_syslat.agents.calibration import Calibration
+from pytest_syslat.attribution import attribute
+from pytest_syslat.bpf_programs import list_programs
+from pytest_syslat.confirmation import confirm
 from pytest_syslat.findings import Severity
 from pytest_syslat.placement import Placement, list_holders
 from pytest_syslat.plan import TrialKey
@@ -17,6 +20,7 @@ from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 
 from .support import ROOT, RUN_LIMIT_S, call_exactly, detail, wait_until
+from .test_calibration import SWITCH
 from .test_main_job import Project
 from .test_placement import EVENT, stranger_on
 
@@ -118,6 +122,41 @@ def test_the_closes_of_counted_opens_are_summed(testbed: LocalTestbed) -> None:
         tracing.end()
     assert (trace.succeeded.count, trace.other, trace.closes) == (700, 9, 700)
     assert 50 * trace.closes < trace.close_ns < 1_000_000 * trace.closes
+
+
+@pytest.mark.usefixtures("nobody_else")
+def test_loads_confirm_both_placements(bench: Bench) -> None:
+    found = confirm(bench, [Placement.LAST, Placement.FIRST])
+    assert found.problem is None
+    assert [(str(each.placement), each.place) for each in found.loads] == [
+        *(("last", place) for place in ("entry", "exit")),
+        *(("first", place) for place in ("entry", "exit")),
+    ]
+    assert [found.contradiction(each) for each in (Placement.LAST, Placement.FIRST)] == [None] * 2
+    assert all(each.load_ns > 1000 for each in found.loads)
+    # A null syscall is far below the microsecond that a busy machine takes for an openat.
+    assert found.floor is not None
+    assert 0.01 < found.floor.p50_us < 5
+    assert found.floor.traced_us > found.floor.untraced_us > 0.01
+
+
+def test_work_is_attributed_to_the_program_that_does_it(
+    bench: Bench, testbed: LocalTestbed, at_entry: Calibration
+) -> None:
+    switch = SWITCH.read_text()
+    known = {each.id for each in list_programs(testbed) or ()}
+    switched_on(at_entry)
+    found = attribute(bench, SYSCALLS["openat"], "entry", at_entry, known)
+    assert found.calls > 1000
+    ours = [each for each in found.shares if each.owner == "agent"]
+    [at_openat] = [each for each in ours if each.attached_to == ("tracepoint sys_enter_openat",)]
+    # Every traced open, and those of the loader and of others beside them.
+    assert at_openat.runs_per_call is not None
+    assert 1.0 <= at_openat.runs_per_call < 1.5
+    assert at_openat.ns_per_call == max(each.ns_per_call for each in found.shares)
+    tracer = {each.attached_to for each in found.shares if each.owner == "tracer"}
+    assert tracer == {(f"tracepoint {event}",) for event in SYSCALLS["openat"].events}
+    assert SWITCH.read_text() == switch
 
 
 @pytest.mark.long

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pytest_syslat.distribution import Distribution
 from pytest_syslat.split import Estimate, Overheads, split
+from pytest_syslat.tracer import Trace
+from pytest_syslat.trial import operation_us
 
 
 def interval(part: Estimate | None) -> tuple[float, float, float]:
@@ -64,3 +67,23 @@ def test_one_block_has_no_interval() -> None:
     assert mean == pytest.approx(3.0)
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+@pytest.mark.parametrize(
+    ("closes", "expected"),
+    [(1000, 0.9), (999, 0.9), (1001, 0.9), (998, None), (1002, None), (0, None)],
+)
+def test_an_operation_is_an_open_and_its_close(closes: int, expected: float | None) -> None:
+    """Opens take 600 ns in the mean, closes 300."""
+    trace = Trace(
+        succeeded=Distribution.from_counts({500: 500, 700: 500}),
+        failures={},
+        other=0,
+        total=1000,
+        lost=0,
+        after_last_run=0,
+        problem=None,
+        closes=closes,
+        close_ns=300 * closes,
+    )
+    assert operation_us(trace) == (expected and pytest.approx(expected))
