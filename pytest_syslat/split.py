@@ -63,9 +63,19 @@ class Split:
     inside: Estimate | None
     exit: Estimate | None
 
+    @property
+    def impossible(self) -> tuple[str, ...]:
+        """Parts that are below 0 by more than their interval, which no time can be.
+
+        Then the model does not hold. The usual reason is a busy core: a time slice of somebody else
+        is in lmbench's figure, but hardly ever within a traced call.
+        """
+        parts = {"entry": self.entry, "inside": self.inside, "exit": self.exit}
+        return tuple(name for name, part in parts.items() if part and part.high_us < 0)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for run.json."""
-        return asdict(self)
+        return {**asdict(self), "impossible": list(self.impossible)}
 
 
 def split(agent: str, syscall: str, blocks: Sequence[Overheads], *, whole_operation: bool) -> Split:

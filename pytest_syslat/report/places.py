@@ -43,6 +43,13 @@ def write_splits(reporter: pytest.TerminalReporter, splits: Sequence[Split]) -> 
                 f"entry {_interval(each.entry)}, inside {_interval(each.inside)}, "
                 f"exit {_interval(each.exit)} µs"
             )
+        if each.impossible:
+            reporter.write_line(
+                f"warning: {each.syscall} {each.agent}: {' and '.join(each.impossible)} below 0 by "
+                "more than the interval: these parts cannot be trusted, user and the traced calls "
+                "met different loads: use a quiet machine",
+                yellow=True,
+            )
 
 
 def write_confirmation(reporter: pytest.TerminalReporter, found: Confirmation | None) -> None:

@@ -55,6 +55,14 @@ def test_negative_parts_are_shown() -> None:
     assert interval(found.exit)[0] == pytest.approx(-0.2)
 
 
+def test_parts_that_cannot_be_are_named() -> None:
+    # Inside -4 and -5, its interval -10.9 … 1.9 first, then of eight blocks below 0.
+    blocks = [Overheads(12.0, 3.0, 5.0), Overheads(13.0, 4.0, 4.0)]
+    assert split("agent", "openat", blocks, whole_operation=True).impossible == ()
+    assert split("agent", "openat", blocks * 4, whole_operation=True).impossible == ("inside",)
+    assert split("agent", "execve", blocks * 4, whole_operation=False).impossible == ()
+
+
 def test_no_parts_of_what_is_not_the_whole_operation() -> None:
     found = split("agent", "execve", [Overheads(10.0, 8.0, 5.0)] * 2, whole_operation=False)
     assert (found.entry, found.inside, found.exit) == (None, None, None)
