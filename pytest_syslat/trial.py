@@ -19,6 +19,7 @@ from pytest_syslat.agent_cost import (
     kernel_use,
 )
 from pytest_syslat.agents.protocol import Agent, AgentError, Processes
+from pytest_syslat.agents.vanilla import Vanilla
 from pytest_syslat.bpf_programs import list_programs
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid, note, warning
@@ -28,7 +29,7 @@ from pytest_syslat.ownership import members
 from pytest_syslat.placement import Holder, Placement, list_holders, placement_of_next
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder, contradiction, read_order
-from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.settings import Settings
 from pytest_syslat.split import Overheads
 from pytest_syslat.summary import figures_us
 from pytest_syslat.syscalls import SYSCALLS, Syscall
@@ -511,7 +512,7 @@ class _TrialRun:
         """Holders that are not the agent's; those that no process holds are taken for its own."""
         processes = self._agent.processes()
         if processes == Processes():
-            return holders if self._key.arm == VANILLA else []
+            return holders if isinstance(self._agent, Vanilla) else []
         pids = {holder.pid for holder in holders if holder.pid is not None}
         ours = members(self._bench.testbed, processes, pids)
         return [each for each in holders if each.pid is not None and each.pid not in ours]
