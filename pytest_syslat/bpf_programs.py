@@ -14,6 +14,9 @@ from typing import Any
 from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
 
 LIST_LIMIT_S = 30.0
+RUNTIME_KINDS = ("cgroup_", "sched_cls", "sched_act", "xdp", "flow_dissector", "sk_")
+"""Beginnings of kinds that container runtimes, networks and systemd load, too: the agent's own only
+if it holds them."""
 KERNEL_BTF = 1
 """Id of the kernel's own type information: it is registered at boot, before any other."""
 HOLDERS_PROGRAM = r"""

@@ -11,16 +11,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.arms import Arms, Switch
+from pytest_syslat.attribution import Attribution, attribute
+from pytest_syslat.bpf_programs import list_programs
 from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.comparison import Comparison
+from pytest_syslat.confirmation import Confirmation, confirm
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, invalid, undecided, undecided_sentences
+from pytest_syslat.findings import (
+    Finding,
+    invalid,
+    note,
+    undecided,
+    undecided_sentences,
+    warning,
+)
 from pytest_syslat.gate import ALPHA, Cell, CellData, CellResult, judge
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
@@ -29,11 +41,14 @@ from pytest_syslat.records import RunRecord
 from pytest_syslat.resolution import step_us
 from pytest_syslat.rig import Rig
 from pytest_syslat.sequential import LOOKS, alpha_of_look, next_look
-from pytest_syslat.settings import Settings
+from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.split import Split, split
+from pytest_syslat.summary import FIGURES_TRACED
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
-from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.tracer import TracerError
+from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.unpaired import (
     GrowthCell,
     GrowthResult,
@@ -90,6 +105,9 @@ class Experiment:
         self.replaced: list[Trial] = []
         self.interrupted: Trial | None = None
         """The trial at hand when the run was ended early: refused, and in the findings alone."""
+        self.confirmation: Confirmation | None = None
+        self.attributed: dict[tuple[str, str], Attribution] = {}
+        """By syscall and agent."""
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
         self.warnings: list[str] = []
@@ -106,6 +124,8 @@ class Experiment:
         self._bench: Bench | None = None
         self._warmed: set[str] = set()
         self._unproven: set[str] = set()
+        self._known: set[int] = set()
+        """BPF programs that were loaded while every agent was off."""
         self._never_on: dict[str, list[str]] = {}
         """Why each attempt to switch an arm on has failed, of arms that have never been on."""
         self._repeated_blocks: set[int] = set()
@@ -161,6 +181,24 @@ class Experiment:
         self.record.note_comparison(self.comparison.as_dict())
         self.record.open(self.settings, self.plan, facts)
         self._progress.opened(facts)
+        if self.settings.placement != "last":
+            self._confirm(self._bench)
+        if self.settings.attribute:
+            self._known = {each.id for each in list_programs(rig.testbed) or ()}
+
+    def _confirm(self, bench: Bench) -> None:
+        """Try the placements on loads of known place, with every agent off."""
+        both = (Placement.LAST, Placement.FIRST)
+        wanted = both if self.settings.placement == "both" else (Placement.FIRST,)
+        self.confirmation = confirm(bench, wanted)
+        if self.confirmation.problem:
+            self.warnings.append(
+                f"the placement could not be confirmed by a load: {self.confirmation.problem}"
+            )
+        for against in filter(None, map(self.confirmation.contradiction, wanted)):
+            self.warnings.append(f"the placement of the tracer is unknown: {against}")
+        assert self.record is not None
+        self.record.confirmed(self.confirmation.as_dict())
 
     def close(self) -> list[str]:
         """Write the last files and remove agents and rules; what is left behind is returned."""
@@ -179,6 +217,9 @@ class Experiment:
             self,
             looked_at=self.looked_at,
             results=self.results() if self.trials else [],
+            first_results=self.first_results(),
+            splits=self.splits(),
+            attributions=self.attributions(),
             complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
         )
         return left
@@ -305,21 +346,72 @@ class Experiment:
         ]
         return family, watched
 
-    def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
-        pairs = [
+    def first_results(self) -> list[CellResult]:
+        """Overheads with the tracer before the agent, beside those that are judged: estimates only.
+
+        They are a family of their own. Trials whose placement is not proven are left out, and so
+        is `user`, which no tracer is part of.
+        """
+        pairs = {
+            (key.syscall, key.arm): [
+                (vanilla.first, trial.first)
+                for vanilla, trial in self._pairs(key.syscall, key.arm)
+                if vanilla.first and trial.first
+            ]
+            for key in self.trials
+            if key.arm in self.settings.agents
+        }
+        proven = {
+            name: [pair for pair in found if all(each.counts_as_first for each in pair)]
+            for name, found in pairs.items()
+        }
+        cells = [
+            CellData(
+                cell=Cell(syscall, agent, figure),
+                budget=None,
+                vanilla_us=paired[:, 0],
+                agent_us=paired[:, 1],
+            )
+            for syscall in SYSCALLS
+            for agent in self.settings.agents
+            for figure in FIGURES_TRACED
+            if (found := proven.get((syscall, agent))) and len(paired := _paired_us(found, figure))
+        ]
+        return judge(cells) if cells else []
+
+    def splits(self) -> list[Split]:
+        """What each agent spends where, under `both`; blocks whose placement is proven alone."""
+        found = []
+        for syscall in SYSCALLS:
+            for agent in self.settings.agents:
+                pairs = [
+                    pair
+                    for pair in self._pairs(syscall, agent)
+                    if all(each.placements_proven for each in pair)
+                ]
+                whole = SYSCALLS[syscall].operation is not None and all(
+                    each.has_operation for pair in pairs for each in pair
+                )
+                blocks = [
+                    agent_trial.overheads(vanilla, whole_operation=whole)
+                    for vanilla, agent_trial in pairs
+                ]
+                if blocks:
+                    found.append(split(agent, syscall, blocks, whole_operation=whole))
+        return found
+
+    def _pairs(self, syscall: str, agent: str) -> list[tuple[Trial, Trial]]:
+        """Vanilla's trial and the agent's, by block."""
+        return [
             (self.trials[key.partner], trial)
             for key, trial in sorted(self.trials.items())
-            if key.syscall == cell.syscall and key.arm == cell.agent and key.partner in self.trials
+            if key.syscall == syscall and key.arm == agent and key.partner in self.trials
         ]
+
+    def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
+        pairs = self._pairs(cell.syscall, cell.agent)
         behind = [trial for pair in pairs for trial in pair]
-        values = [
-            (vanilla_us, agent_us)
-            for vanilla, agent in pairs
-            if not (vanilla.refused or agent.refused)
-            and (vanilla_us := vanilla.figure_us(cell.figure))
-            and (agent_us := agent.figure_us(cell.figure))
-        ]
-        paired = np.array(values, dtype=np.float64).reshape(-1, 2)
+        paired = _paired_us(pairs, cell.figure)
         return CellData(
             cell=cell,
             budget=budget,
@@ -381,17 +473,94 @@ class Experiment:
         except Exception as error:
             trial = self._not_measured(key, invalid("unexpected", f"{key.arm}: {error!r}"))
         else:
-            trial = self._bench.measure(key, self._arms.agent(key.arm), step)
-            try:
-                not_idle = self._arms.not_idle()
-            except NodeLost as error:
-                trial = trial.with_finding(invalid("testbed-failed", str(error)))
-            else:
-                if not_idle:
-                    trial = trial.with_finding(invalid("other-arm-active", not_idle))
-            if key.arm in self._unproven:
-                trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+            trial = self._measured_as_placed(key, step)
+            if self.settings.attribute and key.arm != VANILLA and not trial.refused:
+                self._attribute(key, step)
         return self._finished(trial, attempt, number, total)
+
+    def _measured_as_placed(self, key: TrialKey, step: Step) -> Trial:
+        """The trial in each placement that was asked for; returned is the one that is judged."""
+        if self.settings.placement == "first":
+            return self._pass(key, step, self._tracer_first(key, step, with_user=True))
+        trial = self._pass(key, step, None)
+        if self.settings.placement != "both" or trial.refused:
+            return trial
+        beside = self._pass(key, step, self._tracer_first(key, step, with_user=False))
+        if beside.refused:
+            self.repeats[key.arm] += 1
+            again = self._pass(key, step, self._tracer_first(key, step, with_user=False))
+            beside = again.with_attempt(2)
+        if beside.refused:
+            reason = f"with the tracer before the agent: {beside.reasons[0]}"
+            trial = trial.with_finding(warning("first-refused", reason))
+        return trial.with_first(beside)
+
+    def _attribute(self, key: TrialKey, step: Step) -> None:
+        """Once for each agent and syscall, after its first valid trial and apart from it."""
+        assert self._bench is not None
+        if (key.syscall, key.arm) in self.attributed:
+            return
+        step("attributing")
+        syscall, agent = SYSCALLS[key.syscall], self._arms.agent(key.arm)
+        try:
+            found = attribute(self._bench, syscall, key.arm, agent, self._known)
+        except (AgentError, TestbedError, TracerError) as error:
+            found = Attribution(key.arm, key.syscall, 0, ())
+            self.warnings.append(f"{key.syscall} {key.arm} could not be attributed: {error}")
+        self.attributed[key.syscall, key.arm] = found
+
+    def attributions(self) -> list[Attribution]:
+        """Who spends the time, with what remains of the overhead that the user pays."""
+        found = []
+        for (syscall, agent), each in sorted(self.attributed.items()):
+            paid_us = [
+                trial.user_mean_us - vanilla.user_mean_us
+                for vanilla, trial in self._pairs(syscall, agent)
+                if not (vanilla.refused or trial.refused)
+                and trial.user_mean_us is not None
+                and vanilla.user_mean_us is not None
+            ]
+            if each.calls:
+                found.append(each.with_remainder(fmean(paid_us) if paid_us else None))
+        return found
+
+    def _pass(self, key: TrialKey, step: Step, tracer_first: TracerFirst | None) -> Trial:
+        assert self._bench is not None
+        agent = self._arms.agent(key.arm)
+        trial = self._bench.measure(key, agent, step, tracer_first=tracer_first)
+        try:
+            not_idle = self._arms.not_idle()
+        except NodeLost as error:
+            trial = trial.with_finding(invalid("testbed-failed", str(error)))
+        else:
+            if not_idle:
+                trial = trial.with_finding(invalid("other-arm-active", not_idle))
+        if key.arm in self._unproven:
+            trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+        against = self.confirmation and self.confirmation.contradiction(trial.wanted)
+        if against:
+            # Told once, by the session's own warning.
+            trial = trial.misplaced(note("placement-contradicted", against))
+        return trial
+
+    def _tracer_first(self, key: TrialKey, step: Step, *, with_user: bool) -> TracerFirst:
+        """Vanilla, too, is warmed up under the tracer, so that all arms go through the same."""
+
+        def switch_off() -> None:
+            self._timed_switch(VANILLA)
+
+        def switch_on() -> None:
+            self._timed_switch(key.arm)
+            self._warm_up(self.settings.warmup_s * LATER_WARMUP_SHARE, step)
+
+        return TracerFirst(switch_off, switch_on, with_user)
+
+    def _timed_switch(self, arm: str) -> bool:
+        """Make an arm the active one; whether anything had to be switched."""
+        begin_s = time.monotonic()
+        switched = self._arms.activate(arm)
+        self.switching_s += time.monotonic() - begin_s
+        return switched
 
     def _finished(self, trial: Trial, attempt: int, number: int, total: int) -> Trial:
         trial = trial.with_attempt(attempt)
@@ -399,10 +568,8 @@ class Experiment:
         return trial
 
     def _switch_to(self, arm: str, step: Step) -> None:
-        begin_s = time.monotonic()
         step("switching")
-        switched = self._arms.activate(arm)
-        self.switching_s += time.monotonic() - begin_s
+        switched = self._timed_switch(arm)
         if arm not in self._warmed:
             self._note_facts(arm)
             self._warmed.add(arm)
@@ -479,8 +646,8 @@ class Experiment:
         done = [*self.trials.values(), latest]
         by_syscall: dict[str, list[float]] = {}
         for trial in done:
-            by_syscall.setdefault(trial.key.syscall, []).append(trial.duration_s)
-        overall_s = sum(trial.duration_s for trial in done) / len(done)
+            by_syscall.setdefault(trial.key.syscall, []).append(trial.spent_s)
+        overall_s = sum(trial.spent_s for trial in done) / len(done)
         left_s = 0.0
         for key in self.plan.order:
             if key not in self.trials and key != latest.key:
@@ -495,3 +662,15 @@ class Step(Protocol):
 
     def __call__(self, name: str) -> None:
         """The step has begun."""
+
+
+def _paired_us(pairs: Sequence[tuple[Trial, Trial]], figure: str) -> NDArray[np.float64]:
+    """A figure of vanilla and of the agent, a row a block in which both count and have it."""
+    values = [
+        (vanilla_us, agent_us)
+        for vanilla, agent in pairs
+        if not (vanilla.refused or agent.refused)
+        and (vanilla_us := vanilla.figure_us(figure))
+        and (agent_us := agent.figure_us(figure))
+    ]
+    return np.array(values, dtype=np.float64).reshape(-1, 2)

@@ -4,8 +4,9 @@ Within one tracepoint event, BPF programs run in the order in which they were at
 `syscalls:*` events share one handler, registered when the first of them is enabled by anybody;
 programs on the raw tracepoints `sys_enter` and `sys_exit` are handlers of their own. So a tracer
 that attaches now runs last, unless a stranger holds a `syscalls:*` event already (which fixes the
-place of the shared handler) while somebody else holds a raw tracepoint. Plain `perf trace`, which
-uses neither BPF nor ftrace, cannot be seen.
+place of the shared handler) while somebody else holds a raw tracepoint. A tracer that attaches
+while nobody holds anything runs first: whoever comes later is behind it at both. Plain `perf
+trace`, which uses neither BPF nor ftrace, cannot be seen.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Placement(enum.StrEnum):
     """Where the tracer's programs run."""
 
     LAST = "last"
+    FIRST = "first"
     UNKNOWN = "unknown"
 
 

@@ -13,12 +13,14 @@ import pandas as pd
 
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.arms import Switch
+from pytest_syslat.attribution import Attribution
 from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
 from pytest_syslat.sequential import LOOKS, alpha_of_look
 from pytest_syslat.settings import Settings
+from pytest_syslat.split import Split
 from pytest_syslat.summary import stats_frame, summary_frame, summary_rows
 from pytest_syslat.sysinfo import sysinfo_text
 from pytest_syslat.trial import Trial
@@ -26,6 +28,28 @@ from pytest_syslat.unpaired import GROWTH_COLUMNS, GrowthResult, growth_rows
 
 VALIDITY_COLUMNS = ("label", "syscall", "trial", "severity", "code", "detail")
 USER_COLUMNS = ("label", "syscall", "trial", "traced", "us_per_op")
+PLACEMENT_COLUMNS = (
+    "label",
+    "syscall",
+    "trial",
+    "wanted",
+    "placement",
+    "avg_us",
+    "p50_us",
+    "p90_us",
+    "p99_us",
+    "count",
+    "operation_us",
+)
+ATTRIBUTION_COLUMNS = (
+    "agent",
+    "syscall",
+    "owner",
+    "program",
+    "attached_to",
+    "runs_per_call",
+    "ns_per_call",
+)
 AGENT_COLUMNS = (
     "label",
     "syscall",
@@ -118,15 +142,23 @@ class RunRecord:
         self._agents[arm] = dict(facts)
         self._run["agents"] = self._agents
 
+    def confirmed(self, facts: Mapping[str, Any]) -> None:
+        """Note what loads of known place have shown of the placements."""
+        self._run["placement_check"] = dict(facts)
+        self._write_run()
+
     def trial_done(self, measured: Measured, trial: Trial) -> None:
         """Write the files of the trial's arm anew."""
         key = trial.key
         files = self.directory
         files.arm(key.arm)
-        if trial.log:
-            path = files.log_path(key.arm, key.syscall, key.trial, refused=trial.refused)
-            write_atomically(path, trial.log)
-            write_atomically(path.with_suffix(".stderr"), trial.stderr_text)
+        for each, is_first in ((trial, False), (trial.first, True)):
+            if each is not None and each.log:
+                path = files.log_path(
+                    key.arm, key.syscall, key.trial, refused=each.refused, first=is_first
+                )
+                write_atomically(path, each.log)
+                write_atomically(path.with_suffix(".stderr"), each.stderr_text)
         own = [each for each in sorted_trials(measured.trials.values()) if each.key.arm == key.arm]
         valid = [each for each in own if not each.refused]
         summary = summary_frame(
@@ -141,6 +173,10 @@ class RunRecord:
             write_frame(files.stats_path(key.arm, name), stats_frame(summary, name))
         write_frame(files.user_path(key.arm), _frame(USER_COLUMNS, _user_rows(valid)))
         write_frame(files.agent_path(key.arm), agent_frame(valid))
+        if any(each.first for each in own):
+            write_frame(
+                files.placement_path(key.arm), _frame(PLACEMENT_COLUMNS, _placement_rows(own))
+            )
         self._write_validity(measured, key.arm)
         facts = {**self._facts, **_flat(f"agent {key.arm}", self._agents.get(key.arm, {}))}
         write_atomically(files.sysinfo_path(key.arm), sysinfo_text(facts))
@@ -165,8 +201,21 @@ class RunRecord:
         *,
         complete: bool,
         looked_at: Sequence[int] = (),
+        first_results: Sequence[CellResult] = (),
+        splits: Sequence[Split] = (),
+        attributions: Sequence[Attribution] = (),
     ) -> None:
-        """Write overheads and verdicts, and whether the run is complete."""
+        """Write overheads and verdicts, and whether the run is complete.
+
+        Args:
+            measured: The experiment.
+            results: Of its trials.
+            complete: Whether all that the settings name was measured.
+            looked_at: Numbers of blocks after which verdicts were looked at, to end the run or not.
+            first_results: Of the same trials with the tracer before the agent; never judged.
+            splits: Where each agent spends its time.
+            attributions: Which programs spend it.
+        """
         if "sequential" in self._run:
             self._run["sequential"]["looked_at"] = list(looked_at)
         self._note(measured)
@@ -178,10 +227,22 @@ class RunRecord:
         placements = {str(trial.placement) for trial in measured.trials.values()}
         placement = placements.pop() if len(placements) == 1 else str(Placement.UNKNOWN)
         if results:
-            frame = _frame(OVERHEAD_COLUMNS, overhead_rows(results, placement))
-            frame["p_adjusted"] = [_p_text(result.p_adjusted) for result in results]
+            rows = overhead_rows(results, placement)
+            rows += overhead_rows(first_results, str(Placement.FIRST))
+            frame = _frame(OVERHEAD_COLUMNS, rows)
+            frame["p_adjusted"] = [
+                _p_text(result.p_adjusted) for result in (*results, *first_results)
+            ]
             write_frame(self.directory.overhead_path, frame)
         self._run["cells"] = [_cell(result) for result in results]
+        if first_results:
+            self._run["cells_first"] = [_cell(result) for result in first_results]
+        if splits:
+            self._run["split"] = [each.as_dict() for each in splits]
+        if attributions:
+            rows = list(_attribution_rows(attributions))
+            write_frame(self.directory.attribution_path, _frame(ATTRIBUTION_COLUMNS, rows))
+            self._run["attribution"] = [asdict(each) for each in attributions]
         self._run["complete"] = complete
         self._write_run()
 
@@ -218,6 +279,40 @@ def _user_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
                         "traced": traced,
                         "us_per_op": run.us_per_op,
                     }
+
+
+def _placement_rows(trials: Iterable[Trial]) -> Iterable[dict[str, object]]:
+    """The figures of each pass that counts, whatever the other pass of the trial gave."""
+    for trial in trials:
+        for each in (trial, trial.first):
+            if each is not None and not each.refused:
+                yield {
+                    "label": each.key.arm,
+                    "syscall": each.key.syscall,
+                    "trial": each.key.trial,
+                    "wanted": str(each.wanted),
+                    "placement": str(each.placement),
+                    "avg_us": each.figure_us("mean"),
+                    "p50_us": each.figure_us("p50"),
+                    "p90_us": each.figure_us("p90"),
+                    "p99_us": each.figure_us("p99"),
+                    "count": each.distribution.count,
+                    "operation_us": each.operation_us,
+                }
+
+
+def _attribution_rows(attributions: Iterable[Attribution]) -> Iterable[dict[str, object]]:
+    for found in attributions:
+        for each in found.shares:
+            yield {
+                "agent": found.agent,
+                "syscall": found.syscall,
+                "owner": each.owner,
+                "program": each.program,
+                "attached_to": ";".join(each.attached_to),
+                "runs_per_call": each.runs_per_call,
+                "ns_per_call": each.ns_per_call,
+            }
 
 
 def agent_frame(trials: Iterable[Trial]) -> pd.DataFrame:
@@ -257,14 +352,18 @@ def _validity_rows(
         ),
         *((each, "") for each in trials),
     ):
-        for finding in trial.findings:
+        beside = trial.first.findings if trial.first else ()
+        for finding, words in (
+            *((each, prefix) for each in trial.findings),
+            *((each, f"{prefix}tracer first: ") for each in beside),
+        ):
             yield {
                 "label": trial.key.arm,
                 "syscall": trial.key.syscall,
                 "trial": trial.key.trial,
                 "severity": str(finding.severity),
                 "code": finding.code,
-                "detail": prefix + finding.detail,
+                "detail": words + finding.detail,
             }
 
 

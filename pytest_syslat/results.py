@@ -120,9 +120,14 @@ class ResultDirectory:
         """Name the file that describes the machine and the settings."""
         return self._file(label, "sysinfo.txt")
 
-    def log_path(self, label: str, syscall: str, trial: int, *, refused: bool = False) -> Path:
-        """Name the file of what the tracer printed in a trial, or in its refused first attempt."""
-        suffix = "_refused" if refused else ""
+    def log_path(
+        self, label: str, syscall: str, trial: int, *, refused: bool = False, first: bool = False
+    ) -> Path:
+        """Name the file of what the tracer printed in a trial, or in its refused first attempt.
+
+        `first` is for the same trial once more, with the tracer before the agent.
+        """
+        suffix = ("_first" if first else "") + ("_refused" if refused else "")
         return self._file(label, f"{file_name(syscall)}_trial{trial}{suffix}.log")
 
     def validity_path(self, label: str) -> Path:
@@ -132,6 +137,10 @@ class ResultDirectory:
     def user_path(self, label: str) -> Path:
         """Name the file of lmbench's own figures."""
         return self._file(label, "user.csv")
+
+    def placement_path(self, label: str) -> Path:
+        """Name the file of the trials' figures in each placement."""
+        return self._file(label, "placement.csv")
 
     def agent_path(self, label: str) -> Path:
         """Name the file of what the arm itself costs."""
@@ -146,6 +155,11 @@ class ResultDirectory:
     def growth_path(self) -> Path:
         """The file of how far overheads have grown since a stored run."""
         return self.root / "growth.csv"
+
+    @property
+    def attribution_path(self) -> Path:
+        """The file of what each BPF program takes of a call."""
+        return self.root / "attribution.csv"
 
     @property
     def run_path(self) -> Path:

@@ -75,6 +75,9 @@ class Settings:
     image: str | None = None
     drop_caches: bool = False
     tracer: str = "distribution"
+    placement: str = "last"
+    """`last`, `first` or `both`."""
+    attribute: bool = False
     budgets: tuple[Budget, ...] = ()
     min_calls: int = 1000
     baseline: Path | None = None
@@ -387,9 +390,18 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "placement",
         "placement",
-        _one_of("last"),
-        "last",
-        "order of the tracer and the agent; this version attaches after the agent (default: last)",
+        _one_of("last", "first", "both"),
+        "last|first|both",
+        "whether the tracer attaches after the agent, before it, or both, which splits the "
+        "overhead into what is spent at entry, inside the call and at exit (default: last)",
+    ),
+    Option(
+        "attribute",
+        "attribute",
+        _truth,
+        None,
+        "in a pass of its own, tell how long each BPF program takes per call, and whose it is",
+        is_flag=True,
     ),
     Option(
         "budget",
@@ -488,10 +500,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-_WITHOUT_FIELD = {"placement"}
-"""Options with one possible value so far: checked, then of no further use."""
-
-
 _STORED_RUNS = {"baseline", "against"}
 """Options that name a directory which must be there."""
 
@@ -528,8 +536,7 @@ def read_settings(
         typed = given.source == option.flag
         base = config.invocation_params.dir if typed else config.rootpath
         parsed = [_parsed(option, text, given.source, base) for text in given.texts]
-        if option.setting not in _WITHOUT_FIELD:
-            values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
+        values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
     if find_arms is not None:
         values["agents"] = tuple(find_arms(Settings(**values)))
     judged = values.get("budgets") or (values.get("against") and values.get("growth_budgets"))

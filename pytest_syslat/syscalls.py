@@ -21,6 +21,14 @@ class Syscall:
     mark_arguments: tuple[int, ...]
     measured_call: str
     """What the measured call is, in words for messages."""
+    operation: str | None = None
+    """Name of the bpftrace program that sums all syscalls of lmbench's operation, if there is one:
+    then traced means can be compared with lmbench's own figure."""
+
+    @property
+    def events(self) -> tuple[str, str]:
+        """The tracepoints at entry and at exit, in the group `syscalls`."""
+        return f"sys_enter_{self.name}", f"sys_exit_{self.name}"
 
 
 AT_FDCWD = -100
@@ -43,6 +51,7 @@ SYSCALLS: dict[str, Syscall] = {
             number_by_machine={"x86_64": 257, "aarch64": 56},
             mark_arguments=(AT_FDCWD, 0, 0),
             measured_call="openat of the measured file",
+            operation="openat_close",
         ),
         Syscall(
             name="connect",
@@ -53,3 +62,13 @@ SYSCALLS: dict[str, Syscall] = {
         ),
     )
 }
+
+NULL_SYSCALL = Syscall(
+    name="getppid",
+    comm="lat_syscall",
+    # Of openat, by which the tracer is marked here: getppid itself cannot fail.
+    number_by_machine=SYSCALLS["openat"].number_by_machine,
+    mark_arguments=SYSCALLS["openat"].mark_arguments,
+    measured_call="getppid, which does nothing",
+)
+"""No arm is measured with it: it shows the tracer's own floor."""

@@ -76,6 +76,10 @@ class Dump:
     total: int
     stamps: int = 0
     """Start stamps that are held, of tasks that have ended, too; told by the last dump only."""
+    closes: int = 0
+    """Calls of close that belong to a counted openat; 0 where they are not traced."""
+    close_ns: int = 0
+    """Their latencies in sum."""
 
     @property
     def arrived(self) -> int:
@@ -102,6 +106,10 @@ class Trace:
     """Why bpftrace ended otherwise than it was told to."""
     stamps_full: bool = False
     """Whether the map of start stamps was full: calls of further tasks were not counted at all."""
+    closes: int = 0
+    """Calls of close that belong to a succeeded openat; 0 where they are not traced."""
+    close_ns: int = 0
+    """Their latencies in sum."""
 
     @property
     def arrived(self) -> int:
@@ -149,18 +157,30 @@ class Tracer:
         if self._number < OLDEST_VERSION:
             raise TracerError(f"{self.version} is too old: 0.14 or newer is needed")
 
-    def script(self, syscall: Syscall) -> Path:
-        """The bpftrace program of a syscall, in the tracer's mode."""
-        kind = "trace" if self.mode == "distribution" else "events"
-        return resource(f"bpftrace/{kind}_{syscall.name}.bt", self._rootdir)
+    def script(self, syscall: Syscall, *, whole_operation: bool = False) -> Path:
+        """The bpftrace program of a syscall, in the tracer's mode.
 
-    def attach(self, syscall: Syscall) -> Tracing:
-        """Start bpftrace and wait until both probes answer a mark; raises TracerError."""
-        source = self.script(syscall).read_text()
+        Args:
+            syscall: Which.
+            whole_operation: Whether the other syscalls of lmbench's operation are summed, too,
+                where there is a program for that: of `openat`, unless each call is an event.
+        """
+        kind = "trace" if self.mode == "distribution" else "events"
+        whole = whole_operation and syscall.operation is not None and kind == "trace"
+        name = syscall.operation if whole else syscall.name
+        return resource(f"bpftrace/{kind}_{name}.bt", self._rootdir)
+
+    def attach(self, syscall: Syscall, *, whole_operation: bool = False) -> Tracing:
+        """Start bpftrace and wait until both probes answer a mark; raises TracerError.
+
+        `whole_operation` is that of `script`.
+        """
+        path = self.script(syscall, whole_operation=whole_operation)
+        source = path.read_text()
         scope = self._testbed.scope
         if scope.filter is Filter.PID_NAMESPACE:
             source = source.replace(CGROUP_FILTER, PID_NAMESPACE_FILTER)
-        script = self._testbed.workdir / f"{self.script(syscall).stem}.bt"
+        script = self._testbed.workdir / path.name
         self._testbed.write(script, source.encode(), role=Role.TRACER)
         keys = (
             "BPFTRACE_MAX_MAP_KEYS"
@@ -326,6 +346,8 @@ class Tracing:
                 after_last_run=final.total - expected,
                 problem=problem,
                 stamps_full=final.stamps >= self._map_keys,
+                closes=final.closes - self._base.closes,
+                close_ns=final.close_ns - self._base.close_ns,
             ),
             *told,
         )
@@ -394,6 +416,8 @@ class MapLog:
             maps.get("@other", 0),
             maps["@total"],
             len(maps.get("@start") or {}),
+            maps.get("@close_calls", 0),
+            maps.get("@close_ns", 0),
         )
 
     def lost(self, text: bytes) -> int:

@@ -19,13 +19,18 @@ from pytest_syslat.agent_cost import (
     kernel_use,
 )
 from pytest_syslat.agents.protocol import Agent, AgentError, Processes
+from pytest_syslat.agents.vanilla import Vanilla
+from pytest_syslat.bpf_programs import list_programs
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid, note, warning
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.network import TcpCounters, read_tcp_counters
+from pytest_syslat.ownership import members
 from pytest_syslat.placement import Holder, Placement, list_holders, placement_of_next
 from pytest_syslat.plan import TrialKey
-from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.program_order import ProgramOrder, contradiction, read_order
+from pytest_syslat.settings import Settings
+from pytest_syslat.split import Overheads
 from pytest_syslat.summary import figures_us
 from pytest_syslat.syscalls import SYSCALLS, Syscall
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
@@ -75,6 +80,14 @@ class Trial:
     """None where the trial did not come to its end."""
     attempt: int = 1
     """2 if it repeats a refused trial, or stands in for the partner of one."""
+    wanted: Placement = Placement.LAST
+    """The placement that was aimed at; `placement` is what was proven."""
+    order: tuple[ProgramOrder, ...] | None = None
+    """The order of the programs at entry and at exit; None where the kernel did not tell it."""
+    operation_us: float | None = None
+    """Traced mean of lmbench's whole operation, µs; None unless all its syscalls were traced."""
+    first: Trial | None = None
+    """Under `both`: the same once more, without `user` and with the tracer before the agent."""
 
     @property
     def refused(self) -> bool:
@@ -94,6 +107,12 @@ class Trial:
             return None
         middle = len(figures) // 2
         return figures[middle] if len(figures) % 2 else sum(figures[middle - 1 : middle + 1]) / 2
+
+    @property
+    def user_mean_us(self) -> float | None:
+        """Mean of lmbench's own figures with no tracer attached, to be set beside traced means."""
+        figures = [run.us_per_op for run in self.runs_untraced if run.us_per_op is not None]
+        return statistics.fmean(figures) if figures else None
 
     def figure_us(self, figure: str) -> float | None:
         """A figure of the trial in µs: p50, p90, p99, mean (traced, raw) or user (untraced)."""
@@ -119,9 +138,67 @@ class Trial:
         """The same trial with one more finding."""
         return replace(self, findings=(*self.findings, finding))
 
+    def with_first(self, first: Trial) -> Trial:
+        """The same trial, with what was measured of it with the tracer before the agent."""
+        return replace(self, first=first)
+
+    @property
+    def counts_as_first(self) -> bool:
+        """Whether its figures are proven to be those of a tracer before the agent."""
+        return self.placement is Placement.FIRST and not self.refused
+
+    @property
+    def placements_proven(self) -> bool:
+        """Whether it has figures of both placements, each proven, and of the user."""
+        return (
+            self.placement is Placement.LAST
+            and not self.refused
+            and self.first is not None
+            and self.first.counts_as_first
+            and self.user_mean_us is not None
+        )
+
+    @property
+    def has_operation(self) -> bool:
+        """Whether all syscalls of lmbench's operation were traced in both placements."""
+        return None not in (self.operation_us, self.first and self.first.operation_us)
+
+    def overheads(self, vanilla: Trial, *, whole_operation: bool) -> Overheads:
+        """What it costs above vanilla's trial of its block; both must have proven placements."""
+        user, last, first = (
+            agent_us - vanilla_us
+            for agent_us, vanilla_us in zip(
+                self._means_us(whole_operation), vanilla._means_us(whole_operation), strict=True
+            )
+        )
+        return Overheads(user, last, first)
+
+    def _means_us(self, whole_operation: bool) -> tuple[float, float, float]:
+        """Untraced, with the tracer last, with the tracer first."""
+        assert self.first is not None
+        last, first = (
+            each.operation_us if whole_operation else each.figure_us("mean")
+            for each in (self, self.first)
+        )
+        user = self.user_mean_us
+        assert user is not None
+        assert last is not None
+        assert first is not None
+        return user, last, first
+
+    @property
+    def spent_s(self) -> float:
+        """What it took, in each placement together."""
+        return self.duration_s + (self.first.duration_s if self.first else 0.0)
+
+    def misplaced(self, finding: Finding) -> Trial:
+        """The same trial, its placement not known for the reason that the finding gives."""
+        return replace(self.with_finding(finding), placement=Placement.UNKNOWN)
+
     def without_log(self) -> Trial:
-        """The same trial, its log left to the file."""
-        return replace(self, log=b"", tracer_stderr="")
+        """The same trial, its logs left to the files."""
+        first = self.first.without_log() if self.first else None
+        return replace(self, log=b"", tracer_stderr="", first=first)
 
     def with_attempt(self, attempt: int) -> Trial:
         """The same trial as the first or second attempt."""
@@ -137,6 +214,8 @@ class Trial:
             "node": self.node,
             "testbed": self.testbed,
             "placement": str(self.placement),
+            "placement_wanted": str(self.wanted),
+            "program_order": None if self.order is None else [o.as_dict() for o in self.order],
             "attempt": self.attempt,
             "started_at_s": round(self.started_at_s, 3),
             "duration_s": round(self.duration_s, 3),
@@ -149,11 +228,37 @@ class Trial:
                 {"severity": str(each.severity), "code": each.code, "detail": each.detail}
                 for each in self.findings
             ],
+            "operation_us": self.operation_us,
+            "user_mean_us": self.user_mean_us,
+            "first": self.first.as_dict() if self.first else None,
         }
 
 
 def _silent(step: str) -> None:
     """Report no progress."""
+
+
+def operation_us(trace: Trace) -> float | None:
+    """Mean of an open and the close that belongs to it, µs.
+
+    None where closes were not traced, or where more than 0.1 % of the opens have none.
+    """
+    opens = trace.succeeded.count
+    if not trace.closes or abs(opens - trace.closes) > FAILED_SHARE_LIMIT * opens:
+        return None
+    return (trace.succeeded.mean_ns + trace.close_ns / trace.closes) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TracerFirst:
+    """How a trial gets the tracer in before the agent: the agent is off while it attaches."""
+
+    switch_off: Callable[[], None]
+    """Called before the tracer attaches; raises AgentError."""
+    switch_on: Callable[[], None]
+    """Called when it is attached; back with the agent ready and warm; raises AgentError."""
+    with_user: bool
+    """Whether the untraced runs are made, too; else they belong to another trial."""
 
 
 @dataclass
@@ -170,16 +275,23 @@ class Bench:
     """Whose copies of shipped files win."""
 
     def measure(
-        self, key: TrialKey, agent: Agent, progress: Callable[[str], None] = _silent
+        self,
+        key: TrialKey,
+        agent: Agent,
+        progress: Callable[[str], None] = _silent,
+        *,
+        tracer_first: TracerFirst | None = None,
     ) -> Trial:
         """Measure one trial in the arm that is active.
+
+        The tracer attaches after the agent, unless `tracer_first` says how to let it come before.
 
         Whatever goes wrong on the node becomes a finding that refuses the trial; only what the
         user does (Ctrl-C) passes through.
         """
         started_at_s = time.time()
         begin_s = time.monotonic()
-        session = _TrialRun(self, SYSCALLS[key.syscall], key, agent, progress)
+        session = _TrialRun(self, SYSCALLS[key.syscall], key, agent, progress, tracer_first)
         try:
             session.run()
         except TracerError as error:
@@ -208,6 +320,9 @@ class Bench:
             cost=session.cost,
             log=session.log,
             tracer_stderr=session.tracer_stderr,
+            wanted=session.wanted,
+            order=session.order,
+            operation_us=operation_us(trace) if trace else None,
         )
 
 
@@ -221,12 +336,14 @@ class _TrialRun:
         key: TrialKey,
         agent: Agent,
         progress: Callable[[str], None],
+        tracer_first: TracerFirst | None,
     ) -> None:
         self._bench = bench
         self._syscall = syscall
         self._key = key
         self._agent = agent
         self._progress = progress
+        self._tracer_first = tracer_first
         self._tracing: Tracing | None = None
         self._sampler: CostSampler | None = None
         self._traced_s = 0.0
@@ -238,7 +355,10 @@ class _TrialRun:
         self.cost: AgentCost | None = None
         self.log = b""
         self.tracer_stderr = ""
+        self.wanted = Placement.FIRST if tracer_first else Placement.LAST
+        self.order: tuple[ProgramOrder, ...] | None = None
         self._holders: list[Holder] | None = None
+        """All but the tracer, as of the moment at which recording began."""
 
     def run(self) -> None:
         bench = self._bench
@@ -256,25 +376,37 @@ class _TrialRun:
 
         self._progress("warm-up")
         bench.workload.run(self._syscall)
-        self._start_sampler()
-        drops_before = self._agent.drops()
-        self._progress("untraced")
-        untraced_begin_s = time.monotonic()
-        self._run_untraced()
-        untraced_s = time.monotonic() - untraced_begin_s
-        self._progress("attaching")
-        self._check_place()
-        self._tracing = bench.tracer.attach(self._syscall)
+        if self._tracer_first is None:
+            self._start_sampler()
+        drops_before = drops_untraced = self._agent.drops()
+        untraced_s = 0.0
+        if self._tracer_first is None or self._tracer_first.with_user:
+            self._progress("untraced")
+            untraced_begin_s = time.monotonic()
+            self._run_untraced()
+            untraced_s = time.monotonic() - untraced_begin_s
+        if self._tracer_first is None:
+            self._progress("attaching")
+            self._check_place()
+            self._tracing = self._attach()
+        else:
+            drops_untraced = self._agent.drops()
+            self._tracing = self._attach_first(self._tracer_first)
+            self._start_sampler()
         bench.workload.run(self._syscall)
         self._tracing.begin()
         self._progress("traced")
         drops = self._agent.drops()
+        if self._tracer_first is None:
+            # Later than the last untraced run: an agent notices its last drops with a delay.
+            drops_untraced = drops
         kernel_time = self._agent.kernel_time()
         times = bench.testbed.core_times()
         self._run_traced(self._tracing)
         times_after = bench.testbed.core_times()
         kernel_time_after = self._agent.kernel_time()
         usage = self._finish_sampler()
+        self._check_order(self._tracing)
         self.trace, self.log, self.tracer_stderr = self._tracing.stop()
         self._check_place_again()
 
@@ -307,7 +439,9 @@ class _TrialRun:
             if figures:
                 # Not counted: as many as fit, so a share of drops is rather told too small.
                 calls = round(untraced_s * 1e6 / statistics.median(figures))
-                self.findings += check_drops(drops_before, drops, calls, self._key.arm, "untraced")
+                self.findings += check_drops(
+                    drops_before, drops_untraced, calls, self._key.arm, "untraced"
+                )
         kernel_runs, kernel_time_ns = kernel_use(kernel_time, kernel_time_after)
         self.cost = AgentCost(
             calls_per_s=self.trace.total / self._traced_s if self._traced_s else None,
@@ -364,15 +498,69 @@ class _TrialRun:
             self.runs_untraced.append(self._bench.workload.run(self._syscall))
 
     def _check_place(self) -> None:
-        """Prove where the tracer will run; called before it attaches."""
+        """Prove that the tracer will run last; called before it attaches."""
         self._holders = list_holders(self._bench.testbed)
-        self.placement = placement_of_next(self._holders)
         if self._holders is None:
+            self._warn_that_nothing_is_listed()
+            return
+        strangers = self._strangers(self._holders)
+        self.placement = Placement.UNKNOWN if strangers else placement_of_next(self._holders)
+        if self.placement is Placement.UNKNOWN:
+            self._warn_of_tracers(strangers or self._holders)
+
+    def _strangers(self, holders: list[Holder]) -> list[Holder]:
+        """Holders that are not the agent's; those that no process holds are taken for its own."""
+        processes = self._agent.processes()
+        if processes == Processes():
+            return holders if isinstance(self._agent, Vanilla) else []
+        pids = {holder.pid for holder in holders if holder.pid is not None}
+        ours = members(self._bench.testbed, processes, pids)
+        return [each for each in holders if each.pid is not None and each.pid not in ours]
+
+    def _attach(self) -> Tracing:
+        """The probes are the same in both placements, or their figures could not be compared."""
+        whole = self._bench.settings.placement == "both"
+        return self._bench.tracer.attach(self._syscall, whole_operation=whole)
+
+    def _attach_first(self, how: TracerFirst) -> Tracing:
+        """Attach the tracer while the agent is off, then switch it on; prove that nobody was there.
+
+        What is there before the tracer is a stranger's, since the agent is off.
+        """
+        testbed = self._bench.testbed
+        self._progress("switching off")
+        how.switch_off()
+        self._progress("attaching")
+        before = list_holders(testbed)
+        self._tracing = self._attach()
+        with_tracer = list_holders(testbed)
+        self._progress("switching on")
+        how.switch_on()
+        with_agent = list_holders(testbed)
+        if before is None or with_tracer is None or with_agent is None:
+            self._warn_that_nothing_is_listed()
+            return self._tracing
+        # Not by process: a tracer's links may be listed without one.
+        tracer = [each for each in with_tracer if each not in before]
+        self._holders = [each for each in with_agent if each not in tracer]
+        self.placement = Placement.UNKNOWN if before else Placement.FIRST
+        if before:
+            self._warn_of_tracers(before)
+        return self._tracing
+
+    def _check_order(self, tracing: Tracing) -> None:
+        """Compare with the order that the kernel tells; called while the tracer is attached."""
+        loaded = list_programs(self._bench.testbed)
+        if loaded is None:
+            return
+        ours = {each.id for each in loaded if tracing.pid in (pid for pid, _ in each.holders)}
+        self.order = read_order(self._bench.testbed, self._syscall.events, ours)
+        problem = contradiction(self.order or (), self.wanted)
+        if problem and self.placement is not Placement.UNKNOWN:
+            self.placement = Placement.UNKNOWN
             self.findings.append(
-                warning("placement-unknown", "bpftool is not there: no proof who runs last")
+                warning("placement-contradicted", f"the tracer is not {self.wanted}: {problem}")
             )
-        elif self.placement is Placement.UNKNOWN or (self._holders and self._key.arm == VANILLA):
-            self._warn_of_tracers(self._holders)
 
     def _check_place_again(self) -> None:
         """Nobody may have come or gone while the tracer was attached; called after it has ended."""
@@ -381,7 +569,14 @@ class _TrialRun:
             self.placement = Placement.UNKNOWN
         elif self._holders is not None and holders != self._holders:
             self.placement = Placement.UNKNOWN
-            self._warn_of_tracers(holders or self._holders)
+            changed = [each for each in holders if each not in self._holders]
+            changed += [each for each in self._holders if each not in holders]
+            self._warn_of_tracers(changed)
+
+    def _warn_that_nothing_is_listed(self) -> None:
+        self.findings.append(
+            warning("placement-unknown", f"bpftool is not there: no proof who runs {self.wanted}")
+        )
 
     def _warn_of_tracers(self, holders: list[Holder]) -> None:
         named = ", ".join(map(str, holders[:3]))

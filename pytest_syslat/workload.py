@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_syslat.syscalls import Syscall
+from pytest_syslat.syscalls import NULL_SYSCALL, Syscall
 from pytest_syslat.tcp_server import server_address
 from pytest_syslat.testbeds.protocol import PLACED, NodeLost, Role, Testbed, TestbedError, TimeLimit
 from pytest_syslat.tools import LMBENCH_PROGRAMS
@@ -158,6 +158,8 @@ class Workload:
 
     def command(self, syscall: Syscall) -> list[str]:
         """The lmbench command that makes the calls of `syscall`."""
+        if syscall is NULL_SYSCALL:
+            return [str(self.directory / syscall.comm), "null"]
         operation = {
             "lat_proc": ["exec"],
             "lat_syscall": ["open", str(self.measured_file)],

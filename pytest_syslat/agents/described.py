@@ -23,9 +23,10 @@ from pytest_syslat.agents.description import Description
 from pytest_syslat.agents.evidence import Evidence
 from pytest_syslat.agents.protocol import AgentError, KernelTime, Processes
 from pytest_syslat.agents.waiting import wait_while
-from pytest_syslat.bpf_programs import BpfProgram, list_programs
+from pytest_syslat.bpf_programs import RUNTIME_KINDS, BpfProgram, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics
-from pytest_syslat.testbeds.protocol import NodeLost, Role, Testbed, TestbedError
+from pytest_syslat.ownership import members
+from pytest_syslat.testbeds.protocol import NodeLost, Testbed, TestbedError
 
 READY_LIMIT_S = 120.0
 POLICY_LIMIT_S = 60.0
@@ -36,9 +37,6 @@ NOTICE_LIMIT_S = 5.0
 SETTLE_S = 1.0
 """Programs that are loaded one after the other come within so long of each other."""
 POLL_S = 0.2
-RUNTIME_KINDS = ("cgroup_", "sched_cls", "sched_act", "xdp", "flow_dissector", "sk_")
-"""Beginnings of kinds that container runtimes, networks and systemd load, too: the agent's own only
-if it holds them."""
 
 
 class Level(enum.Enum):
@@ -235,7 +233,8 @@ class DescribedAgent:
             unheld: Whether those that no process holds count; pinned ones are like that.
         """
         new = [each for each in self._listed() if each.id not in foreign]
-        ours = self._held_by_it({pid for each in new for pid, _ in each.holders})
+        pids = {pid for each in new for pid, _ in each.holders}
+        ours = members(self._testbed, self._carrier.processes(), pids)
         return tuple(
             each
             for each in new
@@ -249,34 +248,6 @@ class DescribedAgent:
         if listed is None:
             raise AgentError(f"{self._arm}: bpftool cannot list BPF programs any more")
         return listed
-
-    def _held_by_it(self, pids: set[int]) -> set[int]:
-        """Which of some processes are the agent's."""
-        processes = self._carrier.processes()
-        found = set()
-        for pid in pids:
-            lineage = [pid]
-            while lineage[-1] > 1 and lineage[-1] not in processes.roots:
-                lineage.append(self._parent(lineage[-1]))
-            if lineage[-1] in processes.roots or any(
-                mark in self._text(f"/proc/{pid}/cgroup") for mark in processes.cgroup_marks
-            ):
-                found.add(pid)
-        return found
-
-    def _parent(self, pid: int) -> int:
-        for line in self._text(f"/proc/{pid}/status").splitlines():
-            if line.startswith("PPid:"):
-                return int(line.split()[1])
-        return 0
-
-    def _text(self, path: str) -> str:
-        try:
-            return self._testbed.read(Path(path), role=Role.NODE).decode(errors="replace")
-        except NodeLost:
-            raise
-        except TestbedError:
-            return ""
 
     def _prove_it_sees(self) -> None:
         """Make calls that it must see: by its own counters, and by the runs of its programs."""

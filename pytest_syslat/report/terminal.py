@@ -13,6 +13,7 @@ import pytest
 from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict, family_sentence
 from pytest_syslat.report.growth import comparison_lines
+from pytest_syslat.report.places import write_attributions, write_confirmation, write_splits
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
@@ -144,6 +145,9 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         if experiment.trials:
             _write_table(reporter, experiment, results)
             _write_costs(reporter, experiment)
+            write_splits(reporter, experiment.splits())
+            write_confirmation(reporter, experiment.confirmation)
+            write_attributions(reporter, experiment.attributions())
         _write_verdicts(reporter, results)
         growth = experiment.growth() if experiment.trials else []
         for line, verdict in comparison_lines(experiment.comparison, growth):

@@ -9,10 +9,17 @@ What trials return comes from `table.json` in the current directory, what happen
 Keys of the table, all optional:
     ns: latencies by `syscall-arm-trialN`, `syscall-arm` or `arm`, the most specific wins; a list
         has a value for each trial
+    operation_us: traced mean of lmbench's whole operation, in the same way; none by default
+    first_operation_us: the same with the tracer before the agent
+    first_ns: the same with the tracer before the agent; else `ns` holds
     user_us: lmbench's own untraced figure, in the same way
     calls: calls of a trial, in the same way; 900 of 1,000 take the latency, 90 twice, 10 thrice
         as long
     refuse: by trial, which of its attempts are refused
+    load_seen_ns: what the tracer sees of a load of 6 µs, by `last-entry` and so on
+    not_attributed: arms whose programs cannot be listed
+    refuse_first: the same of those with the tracer before the agent
+    placement: what is proven, by trial, with `-first` behind it for the tracer before the agent
     sleep_s: by trial, how long its measurement really takes
     cost: what the arm itself costs, by the fields of AgentCost, in the same way; none by default
     findings: by trial, further findings: severity, code, detail
@@ -29,7 +36,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +46,8 @@ from pytest_syslat import arms, experiment, records, rig, sysinfo, tcp_server, t
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.agents import catalogue
 from pytest_syslat.agents.protocol import Agent, KernelTime, Processes
+from pytest_syslat.attribution import Attribution, ProgramShare
+from pytest_syslat.confirmation import Confirmation, Floor, LoadSeen
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
@@ -46,7 +55,8 @@ from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
-from pytest_syslat.trial import Bench, Trial
+from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import Run
 
 LMBENCH_RUN_S = 5.0
@@ -233,12 +243,49 @@ def collect_facts(
     }
 
 
+def confirm(bench: Bench, placements: Sequence[Placement]) -> Confirmation:
+    """Stands in for the loads: each is seen, or not, as it should be, unless the table says so."""
+    event(f"confirm {' '.join(placements)}")
+    loads = [
+        LoadSeen(placement, place, 6000.0, TABLE.get("load_seen_ns", {}).get(name, as_expected_ns))
+        for placement in placements
+        for place in ("entry", "exit")
+        for name in [f"{placement}-{place}"]
+        for as_expected_ns in [6000.0 if name in ("last-exit", "first-entry") else 0.0]
+    ]
+    return Confirmation(tuple(loads), Floor(0.09, 0.1, 0.07, 0.31))
+
+
+def attribute(
+    bench: Bench, syscall: Syscall, arm: str, agent: Agent, known: Collection[int]
+) -> Attribution:
+    """Stands in for the pass with the kernel's statistics."""
+    event(f"attribute {syscall.name} {arm}")
+    if arm in TABLE.get("not_attributed", {}):
+        raise TestbedError("bpftool cannot list BPF programs")
+    shares = (
+        ProgramShare("agent", "hook (12)", ("tracepoint sys_enter_connect", "fentry x"), 2.0, 900),
+        ProgramShare("tracer", "probe (13)", ("tracepoint sys_exit_connect",), 1.0, 80.5),
+    )
+    return Attribution(arm, syscall.name, 1000, shares)
+
+
 def measure(
-    bench: Bench, key: TrialKey, agent: Agent, progress: Callable[[str], None] = print
+    bench: Bench,
+    key: TrialKey,
+    agent: Agent,
+    progress: Callable[[str], None] = print,
+    *,
+    tracer_first: TracerFirst | None = None,
 ) -> Trial:
     """Stands in for `Bench.measure`."""
-    ATTEMPTS[key.id] += 1
-    event(f"measure {key.id}")
+    if tracer_first is not None:
+        tracer_first.switch_off()
+        event("attach")
+        tracer_first.switch_on()
+    name = f"{key.id}-first" if tracer_first else key.id
+    ATTEMPTS[name] += 1
+    event(f"measure {name}")
     progress("traced")
     number = ATTEMPTS.total()
     if number == TABLE.get("interrupt"):
@@ -250,14 +297,18 @@ def measure(
         Finding(Severity(severity), code, detail)
         for severity, code, detail in TABLE.get("findings", {}).get(key.id, [])
     ]
-    attempt = ATTEMPTS[key.id]
-    if attempt in TABLE.get("refuse", {}).get(key.id, []):
+    attempt = ATTEMPTS[name]
+    if attempt in TABLE.get("refuse_first" if tracer_first else "refuse", {}).get(key.id, []):
         findings.append(invalid("throttled", f"made-up reason {attempt}"))
     not_ready = agent.ready()
     if not_ready:
         findings.append(invalid("agent-not-ready", not_ready))
     of_vanilla = key.arm == VANILLA
     ns = looked_up("ns", key, VANILLA_NS if of_vanilla else AGENT_NS)
+    if tracer_first is not None:
+        ns = looked_up("first_ns", key, ns)
+    wanted = Placement.FIRST if tracer_first else Placement.LAST
+    with_user = tracer_first is None or tracer_first.with_user
     user_us = looked_up("user_us", key, VANILLA_USER_US if of_vanilla else AGENT_USER_US)
     thousands = looked_up("calls", key, 1000) // 1000
     cost = looked_up("cost", key, None)
@@ -267,18 +318,20 @@ def measure(
         key=key,
         node=bench.testbed.node,
         testbed=bench.testbed.name,
-        placement=Placement.LAST,
+        placement=Placement(TABLE.get("placement", {}).get(name, wanted)),
+        wanted=wanted,
+        operation_us=looked_up("first_operation_us" if tracer_first else "operation_us", key, None),
         started_at_s=time.time(),
         duration_s=30.0,
         distribution=Distribution.from_counts(
             {ns: 900 * thousands, 2 * ns: 90 * thousands, 3 * ns: 10 * thousands}
         ),
         other_calls=0,
-        runs_untraced=(Run(user_us, None),) * 3,
+        runs_untraced=(Run(user_us, None),) * 3 if with_user else (),
         runs_traced=(Run(user_us + 1, None),) * 2,
         findings=tuple(findings),
         cost=AgentCost(**cost) if cost else None,
-        log=f"{key.id} attempt {attempt}\n".encode(),
+        log=f"{name} attempt {attempt}\n".encode(),
     )
 
 
@@ -298,6 +351,9 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(rig, "PacedWorkload", FakePacedWorkload)
     patch.setattr(rig, "TcpServer", FakeServer)
     patch.setattr(experiment, "collect_sysinfo", collect_facts)
+    patch.setattr(experiment, "confirm", confirm)
+    patch.setattr(experiment, "attribute", attribute)
+    patch.setattr(experiment, "list_programs", lambda _testbed: [])
     patch.setattr(experiment, "time", FakeWorkload.clock)
     patch.setattr(Bench, "measure", measure)
     patch.setattr(catalogue, "Auditd", FakeAuditd)

@@ -97,7 +97,9 @@ def test_scripts_of_all_syscalls_are_shipped() -> None:
         if body["metadata"]["name"] == "bpftrace"
     ]
     assert set(scripts) == {
-        f"{kind}_{syscall}.bt" for kind in ("trace", "events") for syscall in SYSCALLS
+        *(f"{kind}_{syscall}.bt" for kind in ("trace", "events") for syscall in SYSCALLS),
+        "trace_getppid.bt",
+        *(f"trace_{each.operation}.bt" for each in SYSCALLS.values() if each.operation),
     }
 
 

@@ -71,6 +71,21 @@ class TestMapLog:
         # 6 succeeded and 6 failed.
         assert dump.arrived == 12
 
+    def test_closes_that_were_summed(self) -> None:
+        text = b"".join(
+            json.dumps({"type": "map", "data": {name: value}}).encode() + b"\n"
+            for name, value in (
+                ("@ns", {"500": 2}),
+                ("@close_ns", 730),
+                ("@close_calls", 2),
+                ("@total", 2),
+            )
+        )
+        dump = self.log.last_dump(text)
+        assert (dump.closes, dump.close_ns) == (2, 730)
+        later = self.log.last_dump(text + maps({500: 2}, total=2))
+        assert (later.closes, later.close_ns) == (0, 0)
+
     def test_first_dump_of_all(self) -> None:
         """Nothing has been counted, so only the total is printed."""
         text = ATTACHED + maps({}, total=0)
