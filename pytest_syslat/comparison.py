@@ -20,6 +20,7 @@ from pytest_syslat.findings import Finding, undecided_sentences
 from pytest_syslat.foreign import read_foreign
 from pytest_syslat.gate import Cell
 from pytest_syslat.plan import TrialKey
+from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.stored import UNKNOWN, StoredProblem, StoredRun, read_run
 from pytest_syslat.unpaired import GrowthData, StoredBaselineData
@@ -190,6 +191,7 @@ class Comparison:
             for key, trial in sorted(trials.items())
             if (key.syscall, key.arm) == (cell.syscall, cell.agent)
         ]
+        vanilla_us, agent_us = _values_us(stored, cell.figure), _values_us(own, cell.figure)
         return StoredBaselineData(
             cell=cell,
             budget=budget,
@@ -199,8 +201,9 @@ class Comparison:
                 *self.baseline.doubts(cell.syscall),
                 *_of_placement(stored, own, cell.figure),
             ),
-            vanilla_us=_values_us(stored, cell.figure),
-            agent_us=_values_us(own, cell.figure),
+            vanilla_us=vanilla_us,
+            agent_us=agent_us,
+            step_us=_step_us(cell.figure, vanilla_us, agent_us),
         )
 
     def growth_data(
@@ -230,6 +233,7 @@ class Comparison:
             agent_before_us=before_us[:, 1],
             vanilla_us=now_us[:, 0],
             agent_us=now_us[:, 1],
+            step_us=_step_us(cell.figure, before_us, now_us),
         )
 
     def growth_placement(self, trials: Mapping[TrialKey, AnyTrial]) -> str:
@@ -344,3 +348,9 @@ def _of_placement(
 def _common_placement(trials: Sequence[AnyTrial]) -> str:
     found = {str(trial.placement) for trial in trials}
     return found.pop() if len(found) == 1 else UNKNOWN
+
+
+def _step_us(figure: str, *values_us: NDArray[np.float64]) -> float:
+    """The step of the coarser tracer: the stored run may be of another one than this."""
+    largest_us = max((float(values.max(initial=0)) for values in values_us), default=0.0)
+    return step_us(figure, largest_us, "distribution")

@@ -377,6 +377,19 @@ def overhead_rows(results: Sequence[CellResult], placement: str) -> list[dict[st
     ]
 
 
+def family_members(judged: Sequence[bool], testable: Sequence[bool]) -> Sequence[bool]:
+    """Tell which cells share the error probability.
+
+    Args:
+        judged: Whether each cell has a budget.
+        testable: Whether it also has all that a verdict needs.
+
+    Returns:
+        The testable cells; if there is none, the judged ones, and if there is none, all.
+    """
+    return next((each for each in (testable, judged) if any(each)), [True] * len(judged))
+
+
 def _judge_together(cells: Sequence[CellData], alpha: float, min_blocks: int) -> list[CellResult]:
     """Judge cells that share the error probability.
 
@@ -387,7 +400,7 @@ def _judge_together(cells: Sequence[CellData], alpha: float, min_blocks: int) ->
         bool(data.budget and not data.refused and data.vanilla_us.size >= min_blocks)
         for data in cells
     ]
-    in_family = next((each for each in (testable, judged) if any(each)), [True] * len(cells))
+    in_family = family_members(judged, testable)
     return [
         replace(_judge_cell(data, sum(in_family), alpha, min_blocks), in_family=member)
         for data, member in zip(cells, in_family, strict=True)

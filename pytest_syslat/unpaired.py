@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import optimize, stats
 
-from pytest_syslat.gate import Cell, CellResult, Verdict, hold_back_hidden_cost
+from pytest_syslat.gate import (
+    Cell,
+    CellResult,
+    Verdict,
+    family_members,
+    hold_back_hidden_cost,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,13 +137,15 @@ def welch(first: NDArray[np.float64], second: NDArray[np.float64]) -> TwoSamples
 class _Contrast:
     """A cell on the scale on which it is tested: log ratios, or differences in µs.
 
-    `margin` and the samples are on that scale; `reference_us` is what 0 stands for.
+    `margin`, `step` and the samples are on that scale; `reference_us` is what 0 stands for. No
+    limit of an interval is nearer to the estimate than a step.
     """
 
     relative: bool
     samples: TwoSamples
     reference_us: float
     margin: float
+    step: float
 
     def cost_us(self, difference: float) -> float:
         """Convert a difference on the scale of the test to µs above the reference."""
@@ -165,6 +173,7 @@ class Compared(ABC):
         undecided: One sentence for each reason why the cell cannot pass.
         incomparable: One sentence for each reason why the two runs are not alike: with any, the
             cell neither passes nor regresses.
+        step_us: The step in which the figure is recorded.
     """
 
     cell: Cell
@@ -172,6 +181,7 @@ class Compared(ABC):
     refused: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     incomparable: tuple[str, ...] = ()
+    step_us: float = 0.0
 
     @property
     def relative(self) -> bool:
@@ -183,6 +193,12 @@ class Compared(ABC):
         """The budget on the scale of the test."""
         amount = self.budget.amount if self.budget else 0.0
         return round(math.log1p(amount / 100) if self.relative else amount, _DECIMALS)
+
+    def step(self, *values_us: NDArray[np.float64]) -> float:
+        """The step on the scale of the test, where it is largest: at the smallest value."""
+        if not self.relative or not self.step_us:
+            return self.step_us
+        return self.step_us / min((values.min() for values in values_us if values.size), default=1)
 
     @property
     @abstractmethod
@@ -226,7 +242,11 @@ class StoredBaselineData(Compared):
         scaled = np.log if self.relative else np.asarray
         samples = welch(scaled(self.vanilla_us), scaled(self.agent_us))
         return _Contrast(
-            self.relative, samples, _centre_us(self.vanilla_us, self.relative), self.margin
+            self.relative,
+            samples,
+            _centre_us(self.vanilla_us, self.relative),
+            self.margin,
+            self.step(self.vanilla_us, self.agent_us),
         )
 
 
@@ -277,7 +297,10 @@ class GrowthData(Compared):
         vanilla_us = _centre_us(self.vanilla_us, self.relative)
         overhead = _mean(before)
         reference_us = vanilla_us * math.exp(overhead) if self.relative else vanilla_us + overhead
-        return _Contrast(self.relative, welch(before, now), reference_us, self.margin)
+        step = self.step(
+            self.vanilla_before_us, self.agent_before_us, self.vanilla_us, self.agent_us
+        )
+        return _Contrast(self.relative, welch(before, now), reference_us, self.margin, step)
 
     def overheads_us(self) -> tuple[float, float]:
         """The overhead in the stored run and in this one, µs."""
@@ -427,28 +450,35 @@ def _judge(
         raise ValueError(f"alpha must be between 0 and 1, not {alpha:g}")
     if min_blocks < 2:
         raise ValueError(f"min_blocks must be at least 2, not {min_blocks}")
-    results, witnesses = (
-        [_judge_cell(data, _family_size(group, min_blocks), alpha, min_blocks) for data in group]
-        for group in (family, watched)
-    )
+    results, witnesses = (_judge_together(group, alpha, min_blocks) for group in (family, watched))
     return hold_back_hidden_cost(results, [*results, *witnesses])
 
 
-def _family_size(family: Sequence[Compared], min_blocks: int) -> int:
-    """Count the cells that share the error probability, as the gate does."""
-    judged = [data for data in family if data.budget]
-    testable = [data for data in judged if not data.refused and min(data.sizes) >= min_blocks]
-    return len(testable or judged or family)
+def _judge_together(cells: Sequence[Compared], alpha: float, min_blocks: int) -> list[CellResult]:
+    in_family = family_members(
+        [bool(data.budget) for data in cells],
+        [
+            bool(data.budget and not data.refused and min(data.sizes) >= min_blocks)
+            for data in cells
+        ],
+    )
+    return [
+        replace(_judge_cell(data, sum(in_family), alpha, min_blocks), in_family=member)
+        for data, member in zip(cells, in_family, strict=True)
+    ]
 
 
 def _judge_cell(data: Compared, family_size: int, alpha: float, min_blocks: int) -> CellResult:
     contrast = data.contrast()
     samples, margin = contrast.samples, contrast.margin
     alpha_per_side = alpha / (2 * family_size)
-    half = samples.half_width(alpha_per_side)
+    random = samples.half_width(alpha_per_side)
+    # In this order: of nan, which is the error of one value, max() would make the step.
+    half = max(random, contrast.step)
     low, high = samples.difference - half, samples.difference + half
     delta_us = contrast.cost_us(samples.difference)
-    excess_us = contrast.cost_us(margin + samples.detectable(alpha_per_side))
+    detectable = samples.detectable(alpha_per_side) + max(0.0, contrast.step - random)
+    excess_us = contrast.cost_us(margin + detectable)
     result = CellResult(
         cell=data.cell,
         blocks=min(data.sizes),
@@ -464,12 +494,16 @@ def _judge_cell(data: Compared, family_size: int, alpha: float, min_blocks: int)
         budget=data.budget,
         p_adjusted=math.nan,
         verdict=None,
+        alpha=alpha,
+        family_size=family_size,
         # A figure from unlike runs says so wherever it is shown, judged or not.
         reasons=data.incomparable,
     )
     if data.budget is None:
         return result
-    p_adjusted = min(1.0, 2 * family_size * samples.p_above(margin))
+    # Within a step of the budget no level makes the lower limit lie above it.
+    nearer = samples.difference - margin <= contrast.step
+    p_adjusted = 1.0 if nearer else min(1.0, 2 * family_size * samples.p_above(margin))
     result = replace(
         result, p_adjusted=math.nan if math.isnan(samples.standard_error) else p_adjusted
     )
