@@ -390,7 +390,9 @@ class _TrialRun:
             self._check_place()
             self._tracing = self._attach()
         else:
-            drops_untraced = self._agent.drops()
+            if self._tracer_first.with_user:
+                # Before it is switched off: then its counter begins anew.
+                drops_untraced = self._agent.drops()
             self._tracing = self._attach_first(self._tracer_first)
             self._start_sampler()
         bench.workload.run(self._syscall)

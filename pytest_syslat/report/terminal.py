@@ -145,7 +145,17 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         if experiment.trials:
             _write_table(reporter, experiment, results)
             _write_costs(reporter, experiment)
-            write_splits(reporter, experiment.splits())
+            splits = experiment.splits()
+            write_splits(reporter, splits)
+            if (
+                experiment.settings.placement == "both"
+                and experiment.settings.agents
+                and not splits
+            ):
+                reporter.write_line(
+                    "no overhead is split: no block has both placements proven in both arms",
+                    yellow=True,
+                )
             write_confirmation(reporter, experiment.confirmation)
             write_attributions(reporter, experiment.attributions())
         _write_verdicts(reporter, results)

@@ -182,8 +182,12 @@ def test_execve_and_connect_are_not_split(project: Project) -> None:
 
 def test_a_block_whose_placement_is_not_proven_is_left_out_of_the_split(project: Project) -> None:
     project.table(placement={"connect-vanilla-trial1": "unknown"})
-    project.run(*BOTH)
+    result = project.run(*BOTH)
     assert "split" not in project.run_json()
+    told = "no overhead is split: no block has both placements proven in both arms"
+    result.stdout.fnmatch_lines([told])
+    project.table()
+    assert told not in project.run(*BOTH).stdout.str()
 
 
 # --- What loads of known place show ----------------------------------------------------------
