@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,13 @@ ONE_TRIAL = (
     *("-k", "openat", "--syslat-trials=1", "--syslat-testbed=local", "--syslat-warmup-sec=0"),
     *("--syslat-lmbench-reps=30", "--syslat-openat-mult=1", "--syslat-pin-core=999"),
 )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.close()
 
 
 def arm_of(agent: str) -> list[str]:

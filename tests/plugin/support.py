@@ -46,6 +46,8 @@ class Project:
         self._monkeypatch = monkeypatch
         for name in VARIABLES:
             monkeypatch.delenv(name, raising=False)
+        # A run inside a worker of pytest-xdist is a run of its own.
+        monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
         monkeypatch.syspath_prepend(HERE)
         # For runs in a process of their own.
         others = os.environ.get("PYTHONPATH")
