@@ -23,8 +23,9 @@ from pytest_syslat.tracer import Trace, TracerError
 from pytest_syslat.trial import Bench
 
 SYSCALL = SYSCALLS["openat"]
-WORK = 4000
-"""Steps of the load: about 6 µs, many times what the tracer sees of an openat without it."""
+WORK = 10000
+"""Steps of the load: about 14 µs, many times what the tracer sees of an openat without it, and what
+that differs by from one look to the next where the core sleeps between two calls."""
 RUNS = 3
 SEEN_SHARE = 0.5
 """A load is seen if at least so much of it is in the traced median, and else it is not."""
@@ -111,8 +112,12 @@ def confirm(bench: Bench, placements: Sequence[Placement]) -> Confirmation:
         without_ns = _p50_ns(_traced(bench, SYSCALL))
         for placement in placements:
             for place in ("entry", "exit"):
-                load_ns, p50_ns = _under_load(bench, placement, place)
-                loads.append(LoadSeen(placement, place, load_ns, p50_ns - without_ns))
+                seen = _seen(bench, placement, place, without_ns)
+                if not seen.is_as_expected:
+                    # A busy machine can do that, once.
+                    without_ns = _p50_ns(_traced(bench, SYSCALL))
+                    seen = _seen(bench, placement, place, without_ns)
+                loads.append(seen)
     except NodeLost:
         raise
     except (AgentError, TestbedError, TracerError) as error:
@@ -158,6 +163,11 @@ def _traced(bench: Bench, syscall: Syscall, figures: list[float | None] | None =
         return tracing.stop()[0]
     finally:
         tracing.end()
+
+
+def _seen(bench: Bench, placement: Placement, place: str, without_ns: float) -> LoadSeen:
+    load_ns, p50_ns = _under_load(bench, placement, place)
+    return LoadSeen(placement, place, load_ns, p50_ns - without_ns)
 
 
 def _under_load(bench: Bench, placement: Placement, place: str) -> tuple[float, float]:

@@ -160,7 +160,6 @@ def test_work_is_attributed_to_the_program_that_does_it(
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("nobody_else")
 def test_the_split_finds_the_work_where_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
     project = Project(tmp_path_factory.mktemp("split"))
     arms = {"entry": f"calibration:entry-{WORK}", "exit": f"calibration:exit-{WORK}"}
