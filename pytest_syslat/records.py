@@ -14,7 +14,7 @@ import pandas as pd
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.arms import Switch
 from pytest_syslat.attribution import Attribution
-from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, overhead_rows
+from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, family_sentence, overhead_rows
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
@@ -235,6 +235,7 @@ class RunRecord:
             ]
             write_frame(self.directory.overhead_path, frame)
         self._run["cells"] = [_cell(result) for result in results]
+        self._run["family"] = family_sentence(results)
         if first_results:
             self._run["cells_first"] = [_cell(result) for result in first_results]
         if splits:
