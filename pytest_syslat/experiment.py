@@ -28,7 +28,6 @@ from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import (
     Finding,
     invalid,
-    note,
     undecided,
     undecided_sentences,
     warning,
@@ -47,7 +46,6 @@ from pytest_syslat.summary import FIGURES_TRACED
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
-from pytest_syslat.tracer import TracerError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.unpaired import (
     GrowthCell,
@@ -132,6 +130,10 @@ class Experiment:
         self._results: dict[Cell, CellResult] | None = None
         self.looked_at: list[int] = []
         """Numbers of blocks after which the verdicts have been looked at, to end the run or not."""
+        self._judged_pass: Trial | None = None
+        """A trial whose own figures are there, while more is measured beside it."""
+        self._looking_at: int | None = None
+        """Number of blocks that a look concerns, while it is taken."""
         self._next_look = LOOKS[0] if settings.until and self._judged else None
         """Number of blocks after which the verdicts are looked at next."""
         self._growth: dict[Cell, GrowthResult] | None = None
@@ -241,7 +243,9 @@ class Experiment:
         for trial in range(1, blocks + 1):
             self._repeat_refused(trial)
         self.looked_at.append(blocks)
+        self._looking_at = blocks
         self._next_look = next_look(self.results(), blocks)
+        self._looking_at = None
         if self._next_look is None:
             self.plan = self.plan.until(blocks)
 
@@ -271,6 +275,9 @@ class Experiment:
                 self._ensure(key)
         for trial in sorted({key.trial for key in self.plan.order}):
             self._repeat_refused(trial)
+        if self._next_look == self.plan.blocks:
+            self.looked_at.append(self.plan.blocks)
+            self._next_look = None
 
     def judge(self, cell: Cell) -> CellResult:
         """The verdict on a cell, after everything has been measured."""
@@ -294,14 +301,17 @@ class Experiment:
         budgets = self.settings.budgets
         if self.comparison.baseline is None:
             family, watched = self._family(cells, budgets, self._cell_data)
-            alpha = alpha_of_look() if self.settings.until else ALPHA
-            return judge(family, watched=watched, alpha=alpha)
+            return judge(family, watched=watched, alpha=self._alpha)
         unpaired, unpaired_watched = self._family(
             cells,
             budgets,
             lambda cell, budget: self.comparison.baseline_data(cell, budget, self.trials),
         )
         return judge_stored_baseline(unpaired, watched=unpaired_watched)
+
+    @property
+    def _alpha(self) -> float:
+        return alpha_of_look() if self.settings.until else ALPHA
 
     def growth(self) -> list[GrowthResult]:
         """How far overheads have grown since the stored run; nothing without one."""
@@ -371,13 +381,14 @@ class Experiment:
                 budget=None,
                 vanilla_us=paired[:, 0],
                 agent_us=paired[:, 1],
+                step_us=step_us(figure, float(paired.max()), self.settings.tracer),
             )
             for syscall in SYSCALLS
             for agent in self.settings.agents
             for figure in FIGURES_TRACED
             if (found := proven.get((syscall, agent))) and len(paired := _paired_us(found, figure))
         ]
-        return judge(cells) if cells else []
+        return judge(cells, alpha=self._alpha) if cells else []
 
     def splits(self) -> list[Split]:
         """What each agent spends where, under `both`; blocks whose placement is proven alone."""
@@ -389,9 +400,9 @@ class Experiment:
                     for pair in self._pairs(syscall, agent)
                     if all(each.placements_proven for each in pair)
                 ]
-                whole = SYSCALLS[syscall].operation is not None and all(
-                    each.has_operation for pair in pairs for each in pair
-                )
+                traced_whole = [pair for pair in pairs if all(each.has_operation for each in pair)]
+                whole = SYSCALLS[syscall].operation is not None and bool(traced_whole)
+                pairs = traced_whole if whole else pairs
                 blocks = [
                     agent_trial.overheads(vanilla, whole_operation=whole)
                     for vanilla, agent_trial in pairs
@@ -422,11 +433,28 @@ class Experiment:
                 for trial in behind
                 if trial.refused
             ),
-            undecided=undecided_sentences(
-                ((trial.key.id, trial.findings) for trial in behind), cell.figure
+            undecided=(
+                *undecided_sentences(
+                    ((trial.key.id, trial.findings) for trial in behind), cell.figure
+                ),
+                *self._ended_early(cell),
+                *([] if cell.figure == "user" else _misplaced(behind)),
             ),
             step_us=step_us(cell.figure, float(paired.max(initial=0)), self.settings.tracer),
         )
+
+    def _ended_early(self, cell: Cell) -> list[str]:
+        """Why a run that was ended decides nothing: by when one ends it, one could choose."""
+        arms = (cell.agent, VANILLA)
+        planned = [
+            key for key in self.plan.order if key.syscall == cell.syscall and key.arm in arms
+        ]
+        if self._looking_at is not None:
+            planned = [key for key in planned if key.trial <= self._looking_at]
+        missing = sum(key not in self.trials for key in planned)
+        if not missing:
+            return []
+        return [f"the run was ended early: {missing} of {len(planned)} trials are missing"]
 
     def _ensure(self, key: TrialKey) -> None:
         if key not in self.trials:
@@ -436,10 +464,16 @@ class Experiment:
         try:
             return self._measured_now(key, attempt)
         except KeyboardInterrupt as stop:
-            self.interrupted = self._not_measured(
-                key, invalid("interrupted", f"the run was ended: {str(stop) or 'Ctrl-C'}")
-            )
+            if self._judged_pass is not None and attempt == 1:
+                # Only what is measured beside it was cut off.
+                self._store(self._judged_pass)
+            else:
+                self.interrupted = self._not_measured(
+                    key, invalid("interrupted", f"the run was ended: {str(stop) or 'Ctrl-C'}")
+                )
             raise
+        finally:
+            self._judged_pass = None
 
     def _measured_now(self, key: TrialKey, attempt: int) -> Trial:
         assert self._bench is not None
@@ -475,6 +509,7 @@ class Experiment:
         else:
             trial = self._measured_as_placed(key, step)
             if self.settings.attribute and key.arm != VANILLA and not trial.refused:
+                self._judged_pass = trial
                 self._attribute(key, step)
         return self._finished(trial, attempt, number, total)
 
@@ -485,6 +520,7 @@ class Experiment:
         trial = self._pass(key, step, None)
         if self.settings.placement != "both" or trial.refused:
             return trial
+        self._judged_pass = trial
         beside = self._pass(key, step, self._tracer_first(key, step, with_user=False))
         if beside.refused:
             self.repeats[key.arm] += 1
@@ -504,7 +540,7 @@ class Experiment:
         syscall, agent = SYSCALLS[key.syscall], self._arms.agent(key.arm)
         try:
             found = attribute(self._bench, syscall, key.arm, agent, self._known)
-        except (AgentError, TestbedError, TracerError) as error:
+        except Exception as error:  # a pass beside the trial must not cost it
             found = Attribution(key.arm, key.syscall, 0, ())
             self.warnings.append(f"{key.syscall} {key.arm} could not be attributed: {error}")
         self.attributed[key.syscall, key.arm] = found
@@ -540,7 +576,7 @@ class Experiment:
         against = self.confirmation and self.confirmation.contradiction(trial.wanted)
         if against:
             # Told once, by the session's own warning.
-            trial = trial.misplaced(note("placement-contradicted", against))
+            trial = trial.misplaced(undecided("placement-contradicted", against))
         return trial
 
     def _tracer_first(self, key: TrialKey, step: Step, *, with_user: bool) -> TracerFirst:
@@ -674,3 +710,20 @@ def _paired_us(pairs: Sequence[tuple[Trial, Trial]], figure: str) -> NDArray[np.
         and (agent_us := agent.figure_us(figure))
     ]
     return np.array(values, dtype=np.float64).reshape(-1, 2)
+
+
+def _misplaced(trials: Sequence[Trial]) -> list[str]:
+    """Why traced figures are not of one placement; unknown in all of them alike is only warned of.
+
+    A tracer before the agent sees other hooks of it than one behind: figures of both are no pair.
+    """
+    counted = [trial for trial in trials if not trial.refused]
+    told = sorted({str(trial.placement) for trial in counted})
+    if len(told) < 2:
+        return []
+    odd = next(trial for trial in counted if trial.placement is not counted[0].placement)
+    reason = (
+        f"the tracer was not in the same place in all trials ({' and '.join(told)}, such as in "
+        f"{odd.key.id}): traced figures cannot be compared"
+    )
+    return [reason]

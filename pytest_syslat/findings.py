@@ -66,9 +66,9 @@ def undecided_sentences(
     found: dict[str, list[str]] = {}
     for name, findings in trials:
         for finding in findings:
-            # Few calls leave only the tail unknown.
-            concerns = finding.code != "few-calls" or figure == "p99"
-            if finding.severity is Severity.UNDECIDED and concerns:
+            # Few calls leave only the tail unknown, and no tracer is part of the user's cost.
+            concerned = {"few-calls": figure == "p99", "placement-contradicted": figure != "user"}
+            if finding.severity is Severity.UNDECIDED and concerned.get(finding.code, True):
                 found.setdefault(finding.code, []).append(f"{name}: {finding.detail}")
     return tuple(
         details[0] if len(details) == 1 else f"{details[0]} (and {len(details) - 1} more trials)"

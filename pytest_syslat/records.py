@@ -14,12 +14,12 @@ import pandas as pd
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.arms import Switch
 from pytest_syslat.attribution import Attribution
-from pytest_syslat.gate import OVERHEAD_COLUMNS, CellResult, family_sentence, overhead_rows
+from pytest_syslat.gate import OVERHEAD_COLUMNS, Cell, CellResult, family_sentence, overhead_rows
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
 from pytest_syslat.sequential import LOOKS, alpha_of_look
-from pytest_syslat.settings import Settings
+from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.split import Split
 from pytest_syslat.summary import stats_frame, summary_frame, summary_rows
 from pytest_syslat.sysinfo import sysinfo_text
@@ -224,10 +224,12 @@ class RunRecord:
             self.directory.arm(arm)
             self._write_validity(measured, arm)
             self._run["interrupted"] = measured.interrupted.as_dict()
-        placements = {str(trial.placement) for trial in measured.trials.values()}
-        placement = placements.pop() if len(placements) == 1 else str(Placement.UNKNOWN)
         if results:
-            rows = overhead_rows(results, placement)
+            rows = [
+                row
+                for result in results
+                for row in overhead_rows([result], _placement(measured.trials, result.cell))
+            ]
             rows += overhead_rows(first_results, str(Placement.FIRST))
             frame = _frame(OVERHEAD_COLUMNS, rows)
             frame["p_adjusted"] = [
@@ -257,6 +259,16 @@ class RunRecord:
     def _write_run(self) -> None:
         text = json.dumps(_without_nan(self._run), indent=1, ensure_ascii=False)
         write_atomically(self.directory.run_path, text + "\n")
+
+
+def _placement(trials: Mapping[TrialKey, Trial], cell: Cell) -> str:
+    """Where the tracer ran in all trials behind a cell; refused ones are not behind it."""
+    found = {
+        trial.placement
+        for key, trial in trials.items()
+        if key.syscall == cell.syscall and key.arm in (cell.agent, VANILLA) and not trial.refused
+    }
+    return str(found.pop() if len(found) == 1 else Placement.UNKNOWN)
 
 
 def sorted_trials(trials: Iterable[Trial]) -> list[Trial]:

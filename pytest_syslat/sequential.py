@@ -22,13 +22,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_syslat.settings import LOOKS as LOOKS  # noqa: PLC0414 - also theirs who use this module
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_syslat.gate import CellResult
-
-LOOKS = (8, 16, 32)
-"""After so many blocks the cells are judged, and never in between."""
 
 
 def alpha_of_look(alpha: float = 0.05) -> float:

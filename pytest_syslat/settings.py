@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from pytest_syslat.budget import Budget, parse_budget
-from pytest_syslat.sequential import LOOKS
 from pytest_syslat.syscalls import SYSCALLS
 
 VANILLA = "vanilla"
+LOOKS = (8, 16, 32)
+"""After so many blocks `--syslat-until` looks at the verdicts, and never in between."""
 INTERLEAVED = "interleaved"
 TRIALS_DEFAULT = 5
 TRIALS_WHEN_JUDGED = 8
@@ -609,6 +610,11 @@ def check_stored_runs(config: pytest.Config, settings: Settings) -> None:
     if settings.against and settings.baseline:
         raise pytest.UsageError(
             "--syslat-against: needs a vanilla of this run's own in each block: leave out "
+            "--syslat-baseline"
+        )
+    if settings.baseline and settings.placement == "both":
+        raise pytest.UsageError(
+            "--syslat-placement=both: it compares with a vanilla in the same blocks: leave out "
             "--syslat-baseline"
         )
     if (settings.against or settings.baseline) and not settings.agents:

@@ -20,9 +20,9 @@ from pytest_syslat.agent_cost import (
 )
 from pytest_syslat.agents.protocol import Agent, AgentError, Processes
 from pytest_syslat.agents.vanilla import Vanilla
-from pytest_syslat.bpf_programs import list_programs
+from pytest_syslat.bpf_programs import bpftool_list
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import Finding, Severity, invalid, note, warning
+from pytest_syslat.findings import Finding, Severity, invalid, note, undecided, warning
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.network import TcpCounters, read_tcp_counters
 from pytest_syslat.ownership import members
@@ -545,23 +545,25 @@ class _TrialRun:
         # Not by process: a tracer's links may be listed without one.
         tracer = [each for each in with_tracer if each not in before]
         self._holders = [each for each in with_agent if each not in tracer]
-        self.placement = Placement.UNKNOWN if before else Placement.FIRST
-        if before:
-            self._warn_of_tracers(before)
+        # Who came while the agent was switched on need not be the agent.
+        strangers = before or self._strangers(self._holders)
+        self.placement = Placement.UNKNOWN if strangers else Placement.FIRST
+        if strangers:
+            self._warn_of_tracers(strangers)
         return self._tracing
 
     def _check_order(self, tracing: Tracing) -> None:
         """Compare with the order that the kernel tells; called while the tracer is attached."""
-        loaded = list_programs(self._bench.testbed)
-        if loaded is None:
+        listed = bpftool_list(self._bench.testbed, "perf", "show")
+        if listed is None:
             return
-        ours = {each.id for each in loaded if tracing.pid in (pid for pid, _ in each.holders)}
+        ours = {entry["prog_id"] for entry in listed if entry["pid"] == tracing.pid}
         self.order = read_order(self._bench.testbed, self._syscall.events, ours)
         problem = contradiction(self.order or (), self.wanted)
         if problem and self.placement is not Placement.UNKNOWN:
             self.placement = Placement.UNKNOWN
             self.findings.append(
-                warning("placement-contradicted", f"the tracer is not {self.wanted}: {problem}")
+                undecided("placement-contradicted", f"the tracer is not {self.wanted}: {problem}")
             )
 
     def _check_place_again(self) -> None:

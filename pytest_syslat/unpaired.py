@@ -109,12 +109,15 @@ class TwoSamples:
         return float(stats.t.sf((self.difference - margin) / self.standard_error, self.freedom))
 
 
-def welch(first: NDArray[np.float64], second: NDArray[np.float64]) -> TwoSamples:
+def welch(
+    first: NDArray[np.float64], second: NDArray[np.float64], *, least_variance: float = 0.0
+) -> TwoSamples:
     """Compare two independent samples whose spreads may differ.
 
     Args:
         first: The values of the earlier sample.
         second: Those of the later one.
+        least_variance: What the rounding of recorded figures alone makes, where they seem equal.
 
     Returns:
         The difference ``mean(second) - mean(first)`` and its error; all nan if a sample is empty.
@@ -124,7 +127,7 @@ def welch(first: NDArray[np.float64], second: NDArray[np.float64]) -> TwoSamples
     difference = round(_mean(second) - _mean(first), _DECIMALS)
     if min(first.size, second.size) < 2:
         return TwoSamples(difference, math.nan, math.nan)
-    parts = [_variance(values) / values.size for values in (first, second)]
+    parts = [max(_variance(values), least_variance) / values.size for values in (first, second)]
     if sum(parts) == 0:
         return TwoSamples(difference, 0.0, math.nan)
     weights = [
@@ -240,13 +243,14 @@ class StoredBaselineData(Compared):
     def contrast(self) -> _Contrast:
         """The two arms; without a budget in µs by their logarithms."""
         scaled = np.log if self.relative else np.asarray
-        samples = welch(scaled(self.vanilla_us), scaled(self.agent_us))
+        step = self.step(self.vanilla_us, self.agent_us)
+        samples = welch(scaled(self.vanilla_us), scaled(self.agent_us), least_variance=step**2 / 12)
         return _Contrast(
             self.relative,
             samples,
             _centre_us(self.vanilla_us, self.relative),
             self.margin,
-            self.step(self.vanilla_us, self.agent_us),
+            step,
         )
 
 
@@ -300,7 +304,9 @@ class GrowthData(Compared):
         step = self.step(
             self.vanilla_before_us, self.agent_before_us, self.vanilla_us, self.agent_us
         )
-        return _Contrast(self.relative, welch(before, now), reference_us, self.margin, step)
+        samples = welch(before, now, least_variance=step**2 / 6)
+        # Four rounded figures make a growth, where two make an overhead.
+        return _Contrast(self.relative, samples, reference_us, self.margin, 2 * step)
 
     def overheads_us(self) -> tuple[float, float]:
         """The overhead in the stored run and in this one, µs."""

@@ -14,6 +14,7 @@ from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict, family_sentence
 from pytest_syslat.report.growth import comparison_lines
 from pytest_syslat.report.places import write_attributions, write_confirmation, write_splits
+from pytest_syslat.sequential import LOOKS
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
@@ -193,11 +194,13 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
 
 def _looks(experiment: Experiment) -> str:
     """Where a run that measures until all verdicts stand has ended."""
-    blocks = experiment.plan.blocks
-    if blocks == experiment.looked_at[-1]:
-        return f"looked after {blocks} trials: all verdicts stand, so no more were measured"
     looked = ", ".join(map(str, experiment.looked_at))
-    return f"looked after {looked} trials, and went on to {blocks}"
+    measured = max(key.trial for key in experiment.trials)
+    if measured > experiment.looked_at[-1]:
+        return f"looked after {looked} trials; the run was ended early, in trial {measured}"
+    if measured == LOOKS[-1]:
+        return f"looked after {looked} trials, which was the last time"
+    return f"looked after {looked} trials: all verdicts stand, so no more were measured"
 
 
 def _vanilla(facts: Mapping[str, str]) -> str:

@@ -298,3 +298,72 @@ def test_programs_that_cannot_be_listed_are_a_warning(project: Project) -> None:
         ["warning: connect auditd could not be attributed: bpftool cannot list BPF programs"]
     )
     assert not (project.results / "attribution.csv").exists()
+
+
+JUDGED = ["benchmarks", "-k", "connect", "--agent=auditd", "--syslat-budget=connect:*<=+20%"]
+
+
+def verdicts(project: Project) -> dict[str, tuple[str, str]]:
+    """Placement and verdict of the judged rows of overhead.csv, by figure."""
+    rows = [row for row in project.rows("overhead.csv") if row["verdict"]]
+    return {row["figure"]: (row["placement"], row["verdict"]) for row in rows}
+
+
+def test_traced_figures_of_different_placement_are_no_pair(project: Project) -> None:
+    project.table(placement={"connect-auditd-trial3": "first"})
+    result = project.run(*JUDGED)
+    result.assert_outcomes(passed=21)
+    traced = dict.fromkeys(("p50", "p90", "p99", "mean"), ("unknown", "inconclusive"))
+    assert verdicts(project) == {**traced, "user": ("unknown", "passed")}
+    reason = (
+        "the tracer was not in the same place in all trials (first and last, such as in "
+        "connect-auditd-trial3): traced figures cannot be compared"
+    )
+    result.stdout.fnmatch_lines([f"connect-auditd-p50 inconclusive *: {reason}"])
+
+
+def test_a_placement_that_the_loads_contradict_decides_nothing(project: Project) -> None:
+    project.table(load_seen_ns={"first-entry": 100})
+    project.run(*JUDGED, "--syslat-placement=first")
+    told = verdicts(project)
+    assert told["p50"] == ("unknown", "inconclusive")
+    assert told["user"] == ("unknown", "passed")
+
+
+def test_refused_trials_do_not_tell_the_placement(project: Project) -> None:
+    project.table(
+        refuse={"openat-auditd-trial1": [1, 2]}, placement={"openat-auditd-trial1": "unknown"}
+    )
+    project.run("benchmarks", "--agent=auditd", "--syslat-trials=2")
+    placements = {(row["syscall"], row["placement"]) for row in project.rows("overhead.csv")}
+    assert placements == {("execve", "last"), ("openat", "last"), ("connect", "last")}
+
+
+@pytest.mark.parametrize("more", ["--syslat-placement=both", "--syslat-attribute"])
+def test_ctrl_c_beside_a_measured_trial_keeps_it(project: Project, more: str) -> None:
+    """The second measurement is vanilla's or the agent's pass beside a trial that has its figures.
+
+    An attribution is no measurement: there the next trial is cut off.
+    """
+    project.table(interrupt=2)
+    project.run(*ONE, more, no_reraise_ctrlc=True)
+    run = project.run_json()
+    assert [trial["refused"] for trial in run["trials"]] == [False]
+    assert ("interrupted" in run) is (more == "--syslat-attribute")
+
+
+def test_an_interrupted_run_passes_nothing(project: Project) -> None:
+    """By when one ends it, one could choose what it says."""
+    project.table(interrupt=20)
+    result = project.run(*JUDGED, "--syslat-trials=12", no_reraise_ctrlc=True)
+    assert {verdict for _, verdict in verdicts(project).values()} <= {"inconclusive"}
+    result.stdout.no_fnmatch_line("*  passed  *")
+
+
+def test_a_stored_vanilla_gives_no_split(project: Project) -> None:
+    project.run("benchmarks", "-k", "connect", "--syslat-result-dir=before")
+    result = project.run(*BOTH, "--syslat-baseline=before")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --syslat-placement=both: it compares with a vanilla in the same blocks: *"]
+    )

@@ -40,7 +40,7 @@ def expect_blocks(project: Project, blocks: int) -> None:
         (3, 8, [8], "regressed"),
         (15, 16, [8, 16], "passed"),
         (5, 16, [8, 16], "regressed"),
-        (10, 32, [8, 16], "inconclusive"),
+        (10, 32, [8, 16, 32], "inconclusive"),
     ],
 )
 def test_a_run_ends_at_the_first_look_that_decides(
@@ -59,10 +59,11 @@ def test_a_run_ends_at_the_first_look_that_decides(
     assert told["alpha_of_each_look"] == pytest.approx(0.05 / 3)
     assert told["looked_at"] == looks
     result.stdout.fnmatch_lines(["syslat: arms vanilla, auditd, up to 32 trials, until decided, *"])
+    looked = ", ".join(map(str, looks))
     if blocks < 32:
-        line = f"looked after {blocks} trials: all verdicts stand, so no more were measured"
+        line = f"looked after {looked} trials: all verdicts stand, so no more were measured"
     else:
-        line = "looked after 8, 16 trials, and went on to 32"
+        line = "looked after 8, 16, 32 trials, which was the last time"
     assert result.outlines.count(line) == 1
 
 
@@ -138,3 +139,12 @@ def test_vanilla_against_vanilla(project: Project) -> None:
     )
     result.assert_outcomes(passed=17, deselected=32)
     result.stdout.re_match_lines([r"connect  vanilla2 .* \+0\.000 +\+0\.0  passed +8,000"])
+
+
+def test_a_run_that_is_ended_between_looks_passes_nothing(project: Project) -> None:
+    project.table(ns=ALTERNATING, interrupt=23)
+    result = project.run(*CHOSEN, "--syslat-budget=connect:p50<=+15%", no_reraise_ctrlc=True)
+    [row] = [each for each in project.rows("overhead.csv") if each["figure"] == "p50"]
+    assert (row["blocks"], row["verdict"]) == ("11", "inconclusive")
+    line = "looked after 8 trials; the run was ended early, in trial 11"
+    assert result.outlines.count(line) == 1

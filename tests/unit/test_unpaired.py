@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pytest_syslat.budget import Budget
+from pytest_syslat.budget import Budget, parse_budget
 from pytest_syslat.gate import Cell, CellResult, Verdict
 from pytest_syslat.unpaired import (
     GROWTH_COLUMNS,
@@ -349,3 +349,24 @@ def test_growth_rows() -> None:
 def test_wrong_levels(alpha: float, min_blocks: int) -> None:
     with pytest.raises(ValueError, match="must be"):
         judge_stored_baseline([stored()], alpha=alpha, min_blocks=min_blocks)
+
+
+def test_growth_within_the_rounding_of_four_figures_is_none() -> None:
+    """Recorded in steps of 0.256 µs; the true overhead has grown by 0.002 µs.
+
+    Each of the four figures may be off by half a step, so their sum by two steps.
+    """
+    data = GrowthData(
+        cell=GrowthCell("connect", "auditd", "p50"),
+        budget=parse_budget("connect:p50<=+0.2us", ("connect",)),
+        vanilla_before_us=np.full(8, 70.144),
+        agent_before_us=np.full(8, 75.008),
+        vanilla_us=np.full(8, 69.888),
+        agent_us=np.full(8, 75.264),
+        step_us=0.256,
+    )
+    [result] = judge_growth([data])
+    assert result.tested.delta_us == pytest.approx(0.512)
+    assert result.tested.ci_low_us <= 0.0
+    assert result.tested.verdict is Verdict.INCONCLUSIVE
+    assert result.tested.p_adjusted == 1.0
