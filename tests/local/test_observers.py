@@ -87,6 +87,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         project.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("figure", ["p50", "user"])
 def test_an_observer_is_seen_and_a_sleeper_is_not(measured: Project, figure: str) -> None:
     """Each arm's best trial is compared.
