@@ -432,6 +432,7 @@ def test_killed_run_is_swept_by_the_next(
     assert changes_since(host_before) == []
 
 
+@pytest.mark.long
 def test_gate_that_fails(project: Project) -> None:
     """auditd costs openat far more than 1 %: seen with 8 blocks, which the budget asks for."""
     junit = project.directory / "junit.xml"

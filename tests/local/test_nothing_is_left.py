@@ -66,6 +66,7 @@ def start(project: Project, agent: str) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("agent", ["auditd", "calibration", "opensnoop"])
 def test_nothing_is_left_of(agent: str, host_before: HostState, project: Project) -> None:
     process = start(project, agent)
@@ -86,6 +87,7 @@ def test_nothing_is_left_of(agent: str, host_before: HostState, project: Project
     assert changes_since(host_before) == []
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_an_agent_that_ends_at_once(
     host_before: HostState, project: Project
 ) -> None:
