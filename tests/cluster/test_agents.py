@@ -435,6 +435,7 @@ def owned(cluster: Cluster, owner: Owner) -> Iterator[Counter[str]]:
         wait_until(lambda: not cluster.exists("falco"), GONE_LIMIT_S, "the namespace is gone")
 
 
+@pytest.mark.long
 def test_agents_of_somebody_else(
     project: Project, cluster: Cluster, owner: Owner, owned: Counter[str]
 ) -> None:
