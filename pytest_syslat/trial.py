@@ -558,6 +558,9 @@ class _TrialRun:
         if listed is None:
             return
         ours = {entry["prog_id"] for entry in listed if entry["pid"] == tracing.pid}
+        if not ours:
+            # A list that does not know the tracer says nothing against its place.
+            return
         self.order = read_order(self._bench.testbed, self._syscall.events, ours)
         problem = contradiction(self.order or (), self.wanted)
         if problem and self.placement is not Placement.UNKNOWN:

@@ -108,3 +108,13 @@ def test_somebody_who_comes_while_the_agent_is_switched_on_is_not_the_agent(
     run._check_place_again()
     assert run.placement is Placement.UNKNOWN
     assert codes(run) == [("other-tracers", "warning")]
+
+
+def test_a_list_that_does_not_know_the_tracer_contradicts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = trial_run(monkeypatch, [[], []], order=(70,))
+    monkeypatch.setattr(trial_module, "bpftool_list", lambda *_: [{"pid": 7, "prog_id": 70}])
+    run._check_place()
+    run._check_order(TRACING)
+    assert (run.placement, run.order, run.findings) == (Placement.LAST, None, [])
