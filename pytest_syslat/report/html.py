@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
 
+from pytest_syslat.gate import Verdict
 from pytest_syslat.report import plots
 from pytest_syslat.report.meaning import MEANING_BY_CODE, SEVERITY_MEANING
 from pytest_syslat.report.model import (
@@ -33,6 +34,8 @@ from pytest_syslat.report.words import (
     microseconds,
     overhead_sentence,
     progress_words,
+    short_pct,
+    short_us,
     signed_pct,
     signed_us,
     tail_sentence,
@@ -42,6 +45,13 @@ from pytest_syslat.report.words import (
 Item = TypeVar("Item", Overhead, Places, Programs)
 
 TEMPLATE = "report.html.j2"
+SYMBOLS = {
+    str(Verdict.REGRESSED): "✕",
+    str(Verdict.INVALID): "!",
+    str(Verdict.INCONCLUSIVE): "?",
+    str(Verdict.PASSED): "✓",
+}
+"""The worst first."""
 DRIFT_FIGURES = ("p50", "user")
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 KEY_FACTS = (
@@ -67,7 +77,6 @@ class Table:
 class PlotCard:
     """A picture with what is said of it and its numbers."""
 
-    id: str
     title: str
     finding: str
     plot: Plot
@@ -102,6 +111,7 @@ def render(report: Report) -> str:
     )
     looks = plots.styles(report.arms)
     verdict = worst(report.judged)
+    verdicts = _verdict_rows(report)
     return environment.get_template(TEMPLATE).render(
         report=report,
         headline=headline(report),
@@ -111,7 +121,13 @@ def render(report: Report) -> str:
         level=report.overheads[0].level_pct if report.overheads else None,
         comparisons=[_stored_sentence(each.role, each.path, each.date) for each in report.stored],
         weaknesses=[sentence for each in report.stored for sentence in each.weaknesses],
-        verdicts=_verdict_rows((*report.overheads, *report.growth), report),
+        matrix=_matrix(report),
+        matrix_syscalls=[
+            syscall for syscall in report.syscalls if any(e.syscall == syscall for e in report.judged)
+        ],
+        symbols=SYMBOLS,
+        open_verdicts=[row for row in verdicts if row.verdict != Verdict.PASSED],
+        passed=[row for row in verdicts if row.verdict == Verdict.PASSED],
         parts=[
             part
             for part in (
@@ -148,22 +164,52 @@ class VerdictRow:
     why: str
 
 
-def _verdict_rows(cells: Sequence[Overhead], report: Report) -> list[VerdictRow]:
-    order = ("regressed", "invalid", "inconclusive", "passed")
+def _verdict_rows(report: Report) -> list[VerdictRow]:
     rows = [
         VerdictRow(
             str(each.verdict),
-            f"{each.syscall} · {each.agent} · {each.figure}"
-            + (" · growth" if position >= len(report.overheads) else ""),
+            f"{each.syscall} · {each.agent} · {each.figure}{of_growth}",
             f"{signed_pct(each.delta_pct)} ({signed_us(each.delta_us)})",
             interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
             _allowance(each.budget),
             "; ".join(each.reasons),
         )
-        for position, each in enumerate(cells)
+        for cells, of_growth in ((report.overheads, ""), (report.growth, " · growth"))
+        for each in cells
         if each.verdict
     ]
+    order = list(SYMBOLS)
     return sorted(rows, key=lambda row: order.index(row.verdict))
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A verdict in the overview."""
+
+    verdict: str
+    text: str
+
+
+def _matrix(report: Report) -> list[tuple[str, list[list[Chip]]]]:
+    """By agent, and then by syscall, the verdicts on its figures."""
+    judged = report.judged
+    syscalls = [name for name in report.syscalls if any(each.syscall == name for each in judged)]
+    return [
+        (
+            agent,
+            [
+                [
+                    Chip(str(each.verdict), f"{each.figure}{of_growth} {short_pct(each.delta_pct)}")
+                    for cells, of_growth in ((report.overheads, ""), (report.growth, " growth"))
+                    for each in cells
+                    if each.verdict and (each.syscall, each.agent) == (syscall, agent)
+                ]
+                for syscall in syscalls
+            ],
+        )
+        for agent in report.arms
+        if any(each.agent == agent for each in judged)
+    ]
 
 
 def _allowance(budget: str | None) -> str:
@@ -201,7 +247,6 @@ def _overhead_part(report: Report) -> Part:
         lead,
         [
             PlotCard(
-                f"overhead-{number}",
                 f"{syscall}: overhead by agent",
                 overhead_sentence(cells, syscall),
                 plots.forest(
@@ -230,7 +275,6 @@ def _growth_part(report: Report) -> Part | None:
         "would take now with the overhead of that run.",
         [
             PlotCard(
-                f"growth-{number}",
                 f"{syscall}: growth by agent",
                 overhead_sentence(cells, syscall).replace("overhead", "growth"),
                 plots.forest(
@@ -280,39 +324,24 @@ def _overhead_table(
 
 
 def _distribution_part(report: Report, looks: dict[str, plots.Style]) -> Part:
-    cards = []
+    whole, slow = [], []
     for number, (syscall, curves) in enumerate(_curves(report), 1):
         table = _quantile_table(curves, syscall)
         words = distribution_sentence(curves, syscall)
-        cards.append(
+        name = Words(f"ecdf-{number}", f"Share of {syscall} calls done within a latency", words)
+        whole.append(
             PlotCard(
-                f"ecdf-{number}",
-                f"{syscall}: all calls",
-                words,
-                plots.ecdf(
-                    curves,
-                    looks,
-                    Words(
-                        f"ecdf-{number}", f"Share of {syscall} calls done within a latency", words
-                    ),
-                ),
-                table,
+                f"{syscall}: all calls", words, plots.ecdf(curves, looks, name), table
             )
         )
         words = tail_sentence(curves, syscall)
-        cards.append(
+        name = Words(f"tail-{number}", f"Share of {syscall} calls above a latency", words)
+        slow.append(
             PlotCard(
-                f"tail-{number}",
-                f"{syscall}: the slow calls",
-                words,
-                plots.tail(
-                    curves,
-                    looks,
-                    Words(f"tail-{number}", f"Share of {syscall} calls above a latency", words),
-                ),
-                table,
+                f"{syscall}: the slow calls", words, plots.tail(curves, looks, name), table
             )
         )
+    cards = [*whole, *slow]
     notes = []
     if report.missing_logs:
         notes.append(
@@ -355,26 +384,19 @@ def _quantile_table(curves: Sequence[Curve], syscall: str) -> Table:
 
 def _drift_part(report: Report, looks: dict[str, plots.Style]) -> Part | None:
     cards = []
-    for number, syscall in enumerate(report.syscalls, 1):
-        trials = [each for each in report.trials if each.syscall == syscall]
-        for figure in DRIFT_FIGURES:
+    for figure in DRIFT_FIGURES:
+        for number, syscall in enumerate(report.syscalls, 1):
+            trials = [each for each in report.trials if each.syscall == syscall]
             medians = plots.medians_us(trials, figure)
             if not medians:
                 continue
             words = _drift_sentence(trials, medians, syscall, figure)
+            name = Words(f"drift-{figure}-{number}", f"{figure} of {syscall} by trial", words)
             cards.append(
                 PlotCard(
-                    f"drift-{figure}-{number}",
                     f"{syscall}: {figure} of each trial",
                     words,
-                    plots.drift(
-                        trials,
-                        figure,
-                        looks,
-                        Words(
-                            f"drift-{figure}-{number}", f"{figure} of {syscall} by trial", words
-                        ),
-                    ),
+                    plots.drift(trials, figure, looks, name),
                     _trial_table(report, trials, syscall, figure),
                 )
             )
@@ -400,7 +422,7 @@ def _drift_sentence(
             if each.arm == arm and each.counts and each.figures_us.get(figure)
         ]
         spans.append(
-            f"{arm} {signed_pct(min(values))} … {signed_pct(max(values))} of {microseconds(median)}"
+            f"{arm} {short_pct(min(values))} … {short_pct(max(values))} of {microseconds(median)}"
         )
     refused = sum(not each.counts for each in trials)
     told = f" {counted(refused, 'attempt')} {'does' if refused == 1 else 'do'} not count."
@@ -434,7 +456,6 @@ def _place_part(report: Report) -> Part:
         words = _places_sentence(places, syscall)
         cards.append(
             PlotCard(
-                f"places-{number}",
                 f"{syscall}: where in the call",
                 words,
                 plots.places(
@@ -448,7 +469,6 @@ def _place_part(report: Report) -> Part:
         words = _programs_sentence(programs, syscall)
         cards.append(
             PlotCard(
-                f"programs-{number}",
                 f"{syscall}: which program",
                 words,
                 plots.programs(
@@ -492,19 +512,22 @@ def _place_part(report: Report) -> Part:
 
 def _places_sentence(places: Sequence[Places], syscall: str) -> str:
     sentences = []
+    unsplit = []
     for each in places:
         parts = [
-            f"{name} {signed_us(each.parts[name].mean_us)}"
+            f"{name} {short_us(each.parts[name].mean_us)}"
             for name in ("entry", "inside", "exit")
             if name in each.parts
         ]
         if parts:
-            sentences.append(f"{each.agent} adds to {syscall}: {listed(parts)}.")
+            sentences.append(f"{each.agent}: {listed(parts)}.")
         else:
-            sentences.append(
-                f"{each.agent} adds to {syscall}: {signed_us(each.parts['user'].mean_us)} untraced; "
-                "not all of lmbench's operation is traced, so it cannot be split."
-            )
+            unsplit.append(f"{each.agent} {short_us(each.parts['user'].mean_us)}")
+    if unsplit:
+        sentences.append(
+            f"Untraced: {listed(unsplit)}. Not all of lmbench's operation is traced, so {syscall} "
+            "cannot be split into parts."
+        )
     return " ".join(sentences)
 
 
@@ -534,10 +557,11 @@ def _programs_sentence(programs: Sequence[Programs], syscall: str) -> str:
         if largest is None:
             sentences.append(f"No program was seen during {syscall} under {each.agent}.")
             continue
-        where = f" at {largest.attached_to[0]}" if largest.attached_to else ""
+        whose = largest.program
+        if largest.attached_to:
+            whose += f" ({largest.owner}, {largest.attached_to[0]})"
         sentences.append(
-            f"{each.agent}, {syscall}: most of a call, {largest.ns_per_call:,.0f} ns, goes to "
-            f"{largest.program} ({largest.owner}){where}."
+            f"{each.agent}: the largest share of a call, {largest.ns_per_call:,.0f} ns, is {whose}."
         )
     return " ".join(sentences)
 

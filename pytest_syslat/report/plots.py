@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +190,7 @@ def forest(
         low, high = _ratio_limits(cells)
         axes.set_xlim(low, high)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.yaxis.set_visible(False)
+        _rows_alone(axes)
         _percent_ticks(axes, low, high)
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
         clipped = 0
@@ -215,12 +215,11 @@ def _forest_row(axes: Axes, y: int, cell: Overhead, low: float, high: float) -> 
     """Draw a row; returns how many of its limits lie beyond the axis."""
     colour = _BY_CLASS[str(cell.verdict) if cell.verdict else "unjudged"]
     _beside(axes, 0, y, cell.figure, x_offset=-42)
-    text = (
-        f"{short_pct(cell.delta_pct)}  {short_us(cell.delta_us)}"
-        if cell.delta_pct is not None
-        else "not measured"
-    )
-    _beside(axes, 1, y, text, x_offset=6)
+    if cell.delta_pct is None:
+        _beside(axes, 1, y, "not measured", x_offset=6)
+    else:
+        _beside(axes, 1, y, short_pct(cell.delta_pct), x_offset=54, align="right")
+        _beside(axes, 1, y, short_us(cell.delta_us), x_offset=116, align="right")
     if cell.budget_pct is not None:
         budget = math.log1p(cell.budget_pct / 100)
         axes.fill_betweenx([y - 0.42, y + 0.42], low, budget, color=ZONE, linewidth=0, zorder=0)
@@ -310,7 +309,7 @@ def _ratio_limits(cells: Sequence[Overhead]) -> tuple[float, float]:
 
 def _percent_ticks(axes: Axes, low: float, high: float) -> None:
     """Round per cents that are far enough from each other to be read."""
-    apart = 0.19 * (high - low)
+    apart = 0.24 * (high - low)
     chosen = [0.0]
     for step in (1, -1):
         side = [tick for tick in _PCT_TICKS if tick * step > 0]
@@ -396,7 +395,10 @@ def drift(
     def off_pct(trial: TrialPoint) -> float:
         return 100 * (trial.figures_us[figure_name] / medians[trial.arm] - 1)
 
-    largest = max(2.0, *(abs(off_pct(each)) for each in known if each.counts)) * 1.12
+    offs = [off_pct(each) for each in known if each.counts]
+    high, low = max(2.0, *offs), min(-2.0, *offs)
+    margin = 0.06 * (high - low)
+    high, low = high + margin, low - margin
     with _figure(WIDTH, 252) as figure:
         axes = _axes(figure, left=48, right=12, top=18, bottom=_below(len(medians)))
         axes.axhline(0, color=MUTED, linewidth=1, zorder=1)
@@ -420,11 +422,11 @@ def drift(
                     refused += 1
                     axes.plot(
                         [(each.started_at_s - begin_s) / unit_s],
-                        [max(-largest, min(largest, off_pct(each)))],
+                        [max(low, min(high, off_pct(each)))],
                         marker="x", markersize=8, markeredgewidth=2,
                         color=_BY_CLASS["regressed"], zorder=4, linestyle="none",
                     )  # fmt: skip
-        axes.set_ylim(-largest * 1.04, largest * 1.04)
+        axes.set_ylim(low, high)
         span = max((last_s - begin_s) / unit_s, 1e-9)
         axes.set_xlim(-0.03 * span, 1.03 * span)
         axes.yaxis.set_major_formatter(lambda value, _: _tick_pct(value))
@@ -491,7 +493,7 @@ def places(found: Sequence[Places], words: Words) -> Plot:
         axes = _axes(figure, left=124, right=66, top=6, bottom=38)
         axes.set_xlim(low, high)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.yaxis.set_visible(False)
+        _rows_alone(axes)
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.xaxis.set_major_locator(_few_ticks(4))
@@ -503,7 +505,7 @@ def places(found: Sequence[Places], words: Words) -> Plot:
             is_part = name in ("entry", "inside", "exit")
             colour = _BY_CLASS["arm2" if is_part else "arm0"]
             _beside(axes, 0, y, _PARTS[name], x_offset=-114)
-            _beside(axes, 1, y, short_us(part.mean_us), x_offset=6)
+            _beside(axes, 1, y, short_us(part.mean_us), x_offset=64, align="right")
             axes.plot([0, part.mean_us], [y, y], color=colour, linewidth=6, alpha=0.35, zorder=2,
                       solid_capstyle="butt")  # fmt: skip
             if part.low_us is not None and part.high_us is not None:
@@ -539,7 +541,7 @@ def programs(found: Sequence[Programs], words: Words) -> Plot:
         margin = 0.03 * (high - low or 1)
         axes.set_xlim(low - margin if low < 0 else 0, high + margin)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.yaxis.set_visible(False)
+        _rows_alone(axes)
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
         axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.xaxis.set_major_locator(_few_ticks(4))
@@ -551,7 +553,7 @@ def programs(found: Sequence[Programs], words: Words) -> Plot:
             words_of_it = row.attached_to[0] if row.attached_to else row.program
             if len(row.attached_to) > 1:
                 words_of_it += f" and {len(row.attached_to) - 1} more"
-            _beside(axes, 0, y - 0.26, _middle_cut(words_of_it, 46), x_offset=0)
+            _beside(axes, 0, y - 0.26, _middle_cut(words_of_it, 46), x_offset=2)
             axes.barh(
                 [y + 0.2], [row.ns_per_call], height=0.32, color=PAPER,
                 edgecolor=_BY_CLASS[_OWNER_CLASS.get(row.owner, "arm0")],
@@ -561,7 +563,7 @@ def programs(found: Sequence[Programs], words: Words) -> Plot:
                 axes.barh([y + 0.2], [row.ns_per_call], height=0.32,
                           color=_BY_CLASS[_OWNER_CLASS[AGENT]], zorder=4)  # fmt: skip
             value = f"{row.ns_per_call:,.0f} ns".replace("-", "−")
-            _beside(axes, 1, y + 0.2, value, x_offset=6)
+            _beside(axes, 1, y + 0.2, value, x_offset=72, align="right")
         axes.set_xlabel("ns per call", color=MUTED)
         _owner_legend(figure, [row.owner for row in rows if not isinstance(row, str)])
         svg = _svg(figure, words)
@@ -648,7 +650,7 @@ def _one_in(power: int) -> str:
 
 def _round_duration(value_ns: float) -> str:
     """A latency at a tick, which has no more digits than it needs."""
-    number, unit = duration_ns(value_ns).split(" ")
+    number, unit = duration_ns(value_ns).split()
     return f"{float(number.replace(',', '')):g} {unit}"
 
 
@@ -708,7 +710,14 @@ def _legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
 
 
 def _beside(
-    axes: Axes, side: int, y: float, text: str, *, x_offset: float, bold: bool = False
+    axes: Axes,
+    side: int,
+    y: float,
+    text: str,
+    *,
+    x_offset: float,
+    bold: bool = False,
+    align: Literal["left", "right"] = "left",
 ) -> None:
     """Write beside a row, at the left (0) or the right (1) edge of the plot."""
     axes.annotate(
@@ -718,12 +727,18 @@ def _beside(
         xytext=(x_offset, 0),
         textcoords="offset points",
         va="center",
-        ha="left",
+        ha=align,
         color=INK,
         fontsize=9.5,
         fontweight="bold" if bold else "normal",
         annotation_clip=False,
     )
+
+
+def _rows_alone(axes: Axes) -> None:
+    """Rows that are named beside the plot need no axis."""
+    axes.yaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
 
 
 def _short(label: str, taken: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ from pytest_syslat.report.model import Curve, Overhead, Report
 from pytest_syslat.settings import VANILLA
 
 ABSENT = "–"
+GAP = "\u00a0"
+"""Between a number and its unit: no line may end there."""
 MOST_NAMED = 4
 """So many agents and syscalls are named in a sentence."""
 _WORST_FIRST = (Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASSED)
@@ -17,31 +19,33 @@ _WORST_FIRST = (Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdic
 
 def microseconds(value: float | None) -> str:
     """A latency with its unit: µs with three decimals, as in the CSV files."""
-    return ABSENT if value is None else f"{value:,.3f} µs"
+    return ABSENT if value is None else f"{value:,.3f}{GAP}µs"
 
 
 def signed_us(value: float | None) -> str:
     """A difference in µs, with its sign and three decimals; beyond a million with an exponent."""
     if value is None:
         return ABSENT
-    return f"{_minus(value, 3)} µs"
+    return f"{_minus(value, 3)}{GAP}µs"
 
 
 def signed_pct(value: float | None) -> str:
     """A difference in per cent, with its sign."""
     if value is None:
         return ABSENT
-    return f"{_minus(value, 1)} %"
+    return f"{_minus(value, 1)}{GAP}%"
 
 
 def short_us(value: float | None) -> str:
     """A difference in µs to three digits, for the margin of a plot."""
-    return ABSENT if value is None else f"{_three_digits(value)} µs"
+    return ABSENT if value is None else f"{_three_digits(value)}{GAP}µs"
 
 
 def short_pct(value: float | None) -> str:
-    """A difference in per cent to three digits, for the margin of a plot."""
-    return ABSENT if value is None else f"{_three_digits(value)} %"
+    """A difference in per cent, for the margin of a plot: one decimal, none from 100 on."""
+    if value is None:
+        return ABSENT
+    return f"{_minus(value, 1 if abs(value) < 99.95 else 0)}{GAP}%"
 
 
 def interval(low: str, high: str) -> str:
@@ -53,8 +57,8 @@ def duration_ns(value_ns: float) -> str:
     """A latency in the unit that suits it, to three digits."""
     for limit, unit in ((1e3, "ns"), (1e6, "µs"), (1e9, "ms")):
         if value_ns < limit * 0.9995:
-            return f"{_digits(value_ns / limit * 1e3)} {unit}"
-    return f"{_digits(value_ns / 1e9)} s"
+            return f"{_digits(value_ns / limit * 1e3)}{GAP}{unit}"
+    return f"{_digits(value_ns / 1e9)}{GAP}s"
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
