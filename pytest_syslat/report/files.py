@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_syslat.report import html, markdown
-from pytest_syslat.report.model import ReportProblem, read_report
+from pytest_syslat.report.model import Report, ReportProblem, read_report
 from pytest_syslat.results import write_atomically
 
-__all__ = ["HTML_NAME", "MARKDOWN_NAME", "ReportProblem", "write_reports"]
+__all__ = ["HTML_NAME", "MARKDOWN_NAME", "ReportProblem", "write_files", "write_reports"]
 
 HTML_NAME = "report.html"
 MARKDOWN_NAME = "report.md"
@@ -25,7 +25,11 @@ def write_reports(directory: Path) -> list[Path]:
     Raises:
         ReportProblem: The directory holds no run, or the files cannot be written: one line.
     """
-    report = read_report(directory)
+    return write_files(read_report(directory), directory)
+
+
+def write_files(report: Report, directory: Path) -> list[Path]:
+    """Write the same of what has been read already."""
     texts = {HTML_NAME: html.render(report), MARKDOWN_NAME: markdown.render(report)}
     written = []
     for name, text in texts.items():
@@ -33,8 +37,6 @@ def write_reports(directory: Path) -> list[Path]:
         try:
             write_atomically(path, text)
         except OSError as error:
-            raise ReportProblem(
-                f"{path} cannot be written: {error.strerror or error}"
-            ) from error
+            raise ReportProblem(f"{path} cannot be written: {error.strerror or error}") from error
         written.append(path)
     return written

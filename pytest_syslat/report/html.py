@@ -123,7 +123,9 @@ def render(report: Report) -> str:
         weaknesses=[sentence for each in report.stored for sentence in each.weaknesses],
         matrix=_matrix(report),
         matrix_syscalls=[
-            syscall for syscall in report.syscalls if any(e.syscall == syscall for e in report.judged)
+            syscall
+            for syscall in report.syscalls
+            if any(e.syscall == syscall for e in report.judged)
         ],
         symbols=SYMBOLS,
         open_verdicts=[row for row in verdicts if row.verdict != Verdict.PASSED],
@@ -147,7 +149,7 @@ def render(report: Report) -> str:
             (name, value) for name, value in report.system.items() if name.startswith("agent ")
         ],
         facts=list(report.system.items()),
-        method=method_lines(),
+        method=method_lines(report),
         files=[(quote(each.path), each.path, each.meaning) for each in report.files],
     )
 
@@ -293,9 +295,7 @@ def _growth_part(report: Report) -> Part | None:
     )
 
 
-def _overhead_table(
-    cells: Sequence[Overhead], caption: str, *, base: str = "vanilla"
-) -> Table:
+def _overhead_table(cells: Sequence[Overhead], caption: str, *, base: str = "vanilla") -> Table:
     level = f"{cells[0].level_pct:.4g} %" if cells else "95 %"
     return Table(
         (
@@ -330,16 +330,12 @@ def _distribution_part(report: Report, looks: dict[str, plots.Style]) -> Part:
         words = distribution_sentence(curves, syscall)
         name = Words(f"ecdf-{number}", f"Share of {syscall} calls done within a latency", words)
         whole.append(
-            PlotCard(
-                f"{syscall}: all calls", words, plots.ecdf(curves, looks, name), table
-            )
+            PlotCard(f"{syscall}: all calls", words, plots.ecdf(curves, looks, name), table)
         )
         words = tail_sentence(curves, syscall)
         name = Words(f"tail-{number}", f"Share of {syscall} calls above a latency", words)
         slow.append(
-            PlotCard(
-                f"{syscall}: the slow calls", words, plots.tail(curves, looks, name), table
-            )
+            PlotCard(f"{syscall}: the slow calls", words, plots.tail(curves, looks, name), table)
         )
     cards = [*whole, *slow]
     notes = []
@@ -348,7 +344,11 @@ def _distribution_part(report: Report, looks: dict[str, plots.Style]) -> Part:
             f"{counted(len(report.missing_logs), 'raw log')} could not be used, so "
             f"{'its' if len(report.missing_logs) == 1 else 'their'} calls are missing here (the "
             f"figures elsewhere are complete): {report.missing_logs[0]}"
-            + (f", and {len(report.missing_logs) - 1} more." if len(report.missing_logs) > 1 else ".")
+            + (
+                f", and {len(report.missing_logs) - 1} more."
+                if len(report.missing_logs) > 1
+                else "."
+            )
         )
     lead = (
         "Every traced call of all trials that count, as exact counts. The left edge is the fast "
@@ -429,9 +429,7 @@ def _drift_sentence(
     return f"{figure} of {syscall} by arm: {'; '.join(spans)}.{told if refused else ''}"
 
 
-def _trial_table(
-    report: Report, trials: Sequence[TrialPoint], syscall: str, figure: str
-) -> Table:
+def _trial_table(report: Report, trials: Sequence[TrialPoint], syscall: str, figure: str) -> Table:
     values: dict[tuple[int, str], str] = {}
     for each in trials:
         if each.counts:
@@ -480,13 +478,9 @@ def _place_part(report: Report) -> Part:
         )
     missing = []
     if not report.places:
-        missing.append(
-            "To split an overhead into entry, inside and exit, measure with --syslat-placement=both."
-        )
+        missing.append("To split an overhead into entry, inside and exit: --syslat-placement=both.")
     if not report.programs:
-        missing.append(
-            "To see which BPF program takes how many ns of a call, measure with --syslat-attribute."
-        )
+        missing.append("To see which BPF program takes how many ns of a call: --syslat-attribute.")
     impossible = [
         f"{each.syscall} under {each.agent}: {listed(each.impossible)} below 0 by more than the "
         "interval; these parts cannot be trusted, use a quiet machine."
@@ -599,7 +593,9 @@ def _cost_part(report: Report) -> Part | None:
         f"{each.arm} dropped {counted(each.dropped or 0, 'event')} during {each.syscall}."
         for each in dropped
     ]
-    return Part("cost", "What the agent itself costs", lead, tables=[_cost_table(costs)], notes=notes)
+    return Part(
+        "cost", "What the agent itself costs", lead, tables=[_cost_table(costs)], notes=notes
+    )
 
 
 def _cost_table(costs: Sequence[Cost]) -> Table:

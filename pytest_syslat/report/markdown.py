@@ -45,13 +45,13 @@ def render(report: Report) -> str:
     return "\n".join(parts)
 
 
-def summary(report: Report) -> str:
-    """The headline alone, where there is no room for more."""
-    return f"## Syscall latency: {_text(headline(report))}\n"
+def headline_of(text: str) -> str:
+    """The headline of a report alone, where there is no room for more."""
+    return text.partition("\n")[0]
 
 
 def _parts(report: Report) -> Iterator[str]:
-    yield summary(report)
+    yield f"## Syscall latency: {_text(headline(report))}\n"
     facts = [
         f"node {report.system.get('node', 'unknown')}",
         f"kernel {report.system.get('kernel', 'unknown')}",
@@ -90,14 +90,17 @@ def _parts(report: Report) -> Iterator[str]:
         yield _folded(
             "System", [f"- {_text(name)}: {_text(report.system[name])}" for name in known]
         )
-    yield _folded("Method", [f"- {_text(line)}" for line in method_lines()])
+    yield _folded("Method", [f"- {_text(line)}" for line in method_lines(report)])
 
 
 def _table(cells: Sequence[Overhead], base: str) -> str:
     level = f"{cells[0].level_pct:.4g} %"
+    head = (
+        *("syscall", "agent", "figure", base, "agent's", "overhead", f"{level} interval"),
+        *("budget", "verdict"),
+    )
     lines = [
-        f"| syscall | agent | figure | {base} | agent's | overhead | {level} interval | budget | "
-        "verdict |",
+        f"| {' | '.join(head)} |",
         "|---|---|---|--:|--:|--:|--:|--:|---|",
     ]
     lines += [
@@ -145,10 +148,10 @@ def _text(words: str) -> str:
 
     Markdown's own characters lose their meaning, `@name` notifies nobody, `#1` links nothing.
     """
-    one_line = " ".join(words.split(" ")).replace("\n", " ").replace("\t", " ")
+    one_line = re.sub(r"[\n\r\t\u2028\u2029]", " ", words)
     if len(one_line) > LONGEST_SENTENCE:
         one_line = f"{one_line[: LONGEST_SENTENCE - 1]}…"
     escaped = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", escaped)
     # An empty comment breaks what would be a mention, a link to an issue or an address.
-    return re.sub(r"(@|#|://)", r"\1<!-- -->", escaped)
+    return re.sub(r"(@(?=\w)|#(?=\d)|://|www(?=\.))", r"\1<!-- -->", escaped)

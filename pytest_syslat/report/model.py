@@ -182,6 +182,8 @@ class Report:
     complete: bool
     interrupted: str | None
     """Id of the trial at hand when the run was ended."""
+    strict: bool
+    """Whether an inconclusive verdict fails the run."""
     closed: bool
     """Whether the run lived to compute its overheads."""
     date: str
@@ -254,7 +256,8 @@ def _read_run(directory: Path) -> dict[str, Any]:
         )
     if "settings" not in run:
         raise ReportProblem(f"{directory} holds no figures: that run was ended before it began")
-    return _texts_printable(run)
+    printable: dict[str, Any] = _texts_printable(run)
+    return printable
 
 
 def _printable(text: str) -> str:
@@ -297,6 +300,7 @@ def _report(directory: Path, run: Mapping[str, Any]) -> Report:
         name=directory.resolve().name,
         complete=run.get("complete") is True,
         interrupted=_trial_id(interrupted) if interrupted else None,
+        strict=run["settings"].get("strict") is True,
         closed="cells" in run,
         date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(min(begins_s))) if begins_s else "",
         planned=len(run.get("plan", ())),
@@ -549,9 +553,7 @@ def _findings(
     for (severity, code), entries in sorted(
         found.items(), key=lambda item: (_weight(item[0][0]), item[0][1])
     ):
-        yield FindingGroup(
-            severity, code, _in_order(trial for trial, _ in entries), entries[0][1]
-        )
+        yield FindingGroup(severity, code, _in_order(trial for trial, _ in entries), entries[0][1])
 
 
 def _weight(severity: str) -> int:
@@ -581,5 +583,6 @@ def _files(directory: Path, arms: Sequence[str]) -> Iterable[FileLink]:
         logs = len(list(folder.glob("*.log"))) if folder.is_dir() else 0
         if logs:
             yield FileLink(
-                f"{folder.relative_to(directory).as_posix()}/", f"all files of {arm}, {logs} raw logs"
+                f"{folder.relative_to(directory).as_posix()}/",
+                f"all files of {arm}, {logs} raw logs",
             )

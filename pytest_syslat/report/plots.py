@@ -235,9 +235,7 @@ def _forest_row(axes: Axes, y: int, cell: Overhead, low: float, high: float) -> 
         for end, limit, marker in ((ends[0], low, "<"), (ends[1], high, ">")):
             if (end < limit) if marker == "<" else (end > limit):
                 clipped += 1
-                axes.plot(
-                    [limit], [y], marker, color=colour, markersize=6, clip_on=False, zorder=4
-                )
+                axes.plot([limit], [y], marker, color=colour, markersize=6, clip_on=False, zorder=4)
             else:
                 axes.plot([end, end], [y - 0.2, y + 0.2], color=colour, linewidth=1.4, zorder=3)
     hollow = cell.verdict is Verdict.INCONCLUSIVE
@@ -359,7 +357,9 @@ def tail(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
         for each in curves:
             values_ns, share = thinned(each.distribution)
             # At least so long: the calls below the value are not among them.
-            _step(axes, values_ns, np.concatenate([[1.0], 1 - share[:-1]]), looks[each.arm], tail=True)
+            _step(
+                axes, values_ns, np.concatenate([[1.0], 1 - share[:-1]]), looks[each.arm], tail=True
+            )
         axes.set_yscale("log")
         largest = max(each.distribution.count for each in curves)
         decades = math.ceil(math.log10(max(largest, 10)))
@@ -448,9 +448,7 @@ def medians_us(trials: Sequence[TrialPoint], figure_name: str) -> dict[str, floa
     return {arm: statistics.median(of_it) for arm, of_it in values.items()}
 
 
-def _block_lines(
-    axes: Axes, trials: Sequence[TrialPoint], begin_s: float, unit_s: float
-) -> None:
+def _block_lines(axes: Axes, trials: Sequence[TrialPoint], begin_s: float, unit_s: float) -> None:
     from matplotlib.transforms import blended_transform_factory
 
     starts: dict[int, float] = {}
@@ -482,7 +480,9 @@ def places(found: Sequence[Places], words: Words) -> Plot:
     shown = [part for each in found for part in each.parts.values()]
     middle = [0.0, *(part.mean_us for part in shown)]
     reach = CLIP * max(max(middle) - min(middle), 1e-3)
-    low = max(min(middle) - reach, min([*middle, *(p.low_us for p in shown if p.low_us is not None)]))
+    low = max(
+        min(middle) - reach, min([*middle, *(p.low_us for p in shown if p.low_us is not None)])
+    )
     high = min(
         max(middle) + reach, max([*middle, *(p.high_us for p in shown if p.high_us is not None)])
     )
@@ -625,15 +625,16 @@ def _latency_axis(axes: Axes) -> None:
 def _latency_ticks(low_ns: float, high_ns: float) -> list[float]:
     """Round latencies within the limits: powers of ten, or also 2 and 5 times those if few."""
     powers = range(math.floor(math.log10(low_ns)), math.ceil(math.log10(high_ns)) + 1)
-    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        ticks = [
+    every = [
+        [
             factor * 10.0**power
             for power in powers
             for factor in factors
             if low_ns <= factor * 10.0**power <= high_ns
         ]
-        if len(ticks) >= 3:
-            break
+        for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
+    ]
+    ticks = next((each for each in every if len(each) >= 3), every[-1])
     stride = math.ceil(len(ticks) / 6)
     return ticks[::stride]
 
@@ -758,9 +759,7 @@ def _middle_cut(text: str, most: int) -> str:
     return f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
-def _axes(
-    figure: Figure, *, left: float, right: float, top: float, bottom: float
-) -> Axes:
+def _axes(figure: Figure, *, left: float, right: float, top: float, bottom: float) -> Axes:
     """Axes with margins in points."""
     width, height = figure.get_size_inches() * 72
     axes = figure.add_axes(
@@ -816,5 +815,6 @@ def _svg(figure: Figure, words: Words) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     file = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    FigureCanvasSVG(figure)
+    figure.savefig(file, format="svg", metadata={"Date": None})
     return embed(file.getvalue().decode(), words.id, words.title, words.description, COLOURS)

@@ -82,7 +82,7 @@ def _restyle(element: ET.Element, classes: Mapping[str, str]) -> None:
             element.set(name, value)
     for attribute in ("fill", "stroke"):
         colour = element.get(attribute)
-        if colour in classes:
+        if colour is not None and colour in classes:
             found.append(f"{attribute[0]}-{classes[colour]}")
     if found:
         element.set("class", " ".join(found))

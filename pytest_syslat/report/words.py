@@ -101,15 +101,24 @@ def headline(report: Report) -> str:
             ]
             others = f"; {', '.join(rest)}" if rest else ""
             verb = words[verdict] if verdict is Verdict.REGRESSED else _are(counts[verdict])
-            return (
-                f"{len(counts[verdict])} of {total} {verb}: {_named(counts[verdict])}{others}."
-            )
+            return f"{len(counts[verdict])} of {total} {verb}: {_named(counts[verdict])}{others}."
     open_ones = counts[Verdict.INCONCLUSIVE]
     if not open_ones:
         return f"All {total} passed." if len(judged) > 1 else "The only judged figure passed."
+    if len(open_ones) == len(judged):
+        return f"Undecided: {'all ' if len(judged) > 1 else 'the only '}{_all(len(judged))}."
     passed = len(counts[Verdict.PASSED])
-    beside = f", {passed} passed" if passed else ""
-    return f"Nothing regressed, but {len(open_ones)} of {total} {_still(open_ones)}{beside}."
+    return (
+        f"Nothing regressed, but {len(open_ones)} of {total} {_still(open_ones)}; {passed} passed."
+    )
+
+
+def _all(number: int) -> str:
+    return (
+        "judged figure is inconclusive"
+        if number == 1
+        else f"{number} judged figures are inconclusive"
+    )
 
 
 def _are(cells: Sequence[Overhead]) -> str:
@@ -169,7 +178,9 @@ def overhead_sentence(cells: Sequence[Overhead], syscall: str) -> str:
 
 def distribution_sentence(curves: Sequence[Curve], syscall: str) -> str:
     """Where the middle of the calls lies in each arm."""
-    parts = [f"{duration_ns(each.distribution.quantile_ns(0.5))} under {each.arm}" for each in curves]
+    parts = [
+        f"{duration_ns(each.distribution.quantile_ns(0.5))} under {each.arm}" for each in curves
+    ]
     return f"Half of the {syscall} calls take at most {listed(parts)}."
 
 
@@ -202,20 +213,46 @@ def blocks_words(report: Report) -> str:
     return f"{shown} {'block' if counts == [1] else 'blocks'}"
 
 
-def method_lines() -> tuple[str, ...]:
+def method_lines(report: Report) -> tuple[str, ...]:
     """The method in five lines."""
+    paired = all(each.role != "baseline" for each in report.stored)
     return (
-        "lmbench makes the calls on one pinned core; bpftrace counts every call's latency in the "
-        "kernel, exactly and without samples.",
-        f"A block measures every arm once, {VANILLA} among them, in an order drawn anew for each "
-        "block, so that drift hits all arms alike.",
-        "p50, p99 and mean are traced: they see what lies between the tracer's two programs. user "
-        "is lmbench's own time per operation with no tracer: what a program pays.",
-        "An overhead compares an agent with vanilla of the same block. Intervals are those of "
-        "paired t tests, widened so that all of them hold at once.",
-        "Regressed: the whole interval lies above the budget. Passed: the whole interval lies "
-        "within it. Inconclusive: neither, so measure more blocks.",
+        _COUNTED,
+        _BLOCKS if paired else _STORED_BLOCKS,
+        _FIGURES,
+        _PAIRS if paired else _STORED_PAIRS,
+        _VERDICTS,
     )
+
+
+_COUNTED = (
+    "lmbench makes the calls on one pinned core; bpftrace counts every call's latency in the "
+    "kernel, exactly and without samples."
+)
+_BLOCKS = (
+    f"A block measures every arm once, {VANILLA} among them, in an order drawn anew for each block, "
+    "so that drift hits all arms alike."
+)
+_STORED_BLOCKS = (
+    f"A block measures every agent once, in an order drawn anew; {VANILLA} comes from a stored run, "
+    "so drift between the runs is not cancelled."
+)
+_FIGURES = (
+    "p50, p90, p99 and mean are traced: they see what lies between the tracer's two programs. user "
+    "is lmbench's own time per operation with no tracer: what a program pays."
+)
+_PAIRS = (
+    "An overhead compares an agent with vanilla of the same block. Intervals are those of paired t "
+    "tests, widened so that all of them hold at once."
+)
+_STORED_PAIRS = (
+    "An overhead compares the trials of two runs. Intervals are those of Welch's t test, widened so "
+    "that all of them hold at once."
+)
+_VERDICTS = (
+    "Regressed: the whole interval lies above the budget. Passed: the whole interval lies within "
+    "it. Inconclusive: neither, so measure more blocks."
+)
 
 
 def _minus(value: float, decimals: int) -> str:
