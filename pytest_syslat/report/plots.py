@@ -1,7 +1,7 @@
 """The plots of a report: static pictures, drawn by matplotlib for a column of a page.
 
-Each is made for a width of 360 CSS pixels, so that it can be read on a phone, and grows with its
-column elsewhere. What differs by colour differs by line style or marker, too.
+Each is made for a column of 330 CSS pixels, so that it can be read on a phone of 360, and grows
+with its column elsewhere. What differs by colour differs by line style or marker, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH: Final = 360.0
+WIDTH: Final = 330.0
 POINTS: Final = 300
 """At most so many points of a distribution are drawn."""
 LONGEST_LABEL = 20
@@ -185,8 +185,8 @@ def forest(
     for agent in agents:
         rows += [agent, *(each for each in cells if each.agent == agent)]
     height = 17.0
-    with _figure(WIDTH, 58 + height * len(rows)) as figure:
-        axes = _axes(figure, left=52, right=118, top=6, bottom=50)
+    with _figure(WIDTH, 70 + height * len(rows)) as figure:
+        axes = _axes(figure, left=50, right=122, top=4, bottom=66)
         low, high = _ratio_limits(cells)
         axes.set_xlim(low, high)
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -218,8 +218,8 @@ def _forest_row(axes: Axes, y: int, cell: Overhead, low: float, high: float) -> 
     if cell.delta_pct is None:
         _beside(axes, 1, y, "not measured", x_offset=6)
     else:
-        _beside(axes, 1, y, short_pct(cell.delta_pct), x_offset=54, align="right")
-        _beside(axes, 1, y, short_us(cell.delta_us), x_offset=116, align="right")
+        _beside(axes, 1, y, short_pct(cell.delta_pct), x_offset=56, align="right")
+        _beside(axes, 1, y, short_us(cell.delta_us), x_offset=120, align="right")
     if cell.budget_pct is not None:
         budget = math.log1p(cell.budget_pct / 100)
         axes.fill_betweenx([y - 0.42, y + 0.42], low, budget, color=ZONE, linewidth=0, zorder=0)
@@ -277,7 +277,7 @@ def _verdict_legend(figure: Figure, cells: Sequence[Overhead]) -> None:
             Line2D([], [], linestyle="none", marker="|", markeredgewidth=1.8, color=INK,
                    markersize=10, label="budget")
         )  # fmt: skip
-    _legend(figure, handles, columns=len(handles))
+    _legend(figure, handles, columns=3)
 
 
 def _log_ratio(pct: float) -> float:
@@ -341,7 +341,7 @@ def ecdf(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
             axes.axhline(level, color=MUTED, linewidth=0.8, zorder=1)
             axes.annotate(
                 name, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, -9),
-                textcoords="offset points", ha="right", color=MUTED, fontsize=9,
+                textcoords="offset points", ha="right", color=MUTED, fontsize=9.5,
             )  # fmt: skip
         axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
         _latency_axis(axes)
@@ -466,7 +466,7 @@ def _block_lines(axes: Axes, trials: Sequence[TrialPoint], begin_s: float, unit_
             axes.axvline(x, color=GRID, linewidth=1, zorder=0)
         if position % stride == 0:
             axes.text(
-                x, 1.015, str(block), transform=place, ha="left", va="bottom", fontsize=9,
+                x, 1.015, str(block), transform=place, ha="left", va="bottom", fontsize=9.5,
                 color=MUTED,
             )  # fmt: skip
 
@@ -699,11 +699,11 @@ def _legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
         loc="lower center",
         ncols=max(1, columns),
         frameon=False,
-        fontsize=9.5,
+        fontsize=10,
         labelcolor=INK,
         borderaxespad=0.1,
         borderpad=0.1,
-        handlelength=2.6 if len(handles) < 5 else 1.6,
+        handlelength=2.4,
         columnspacing=1.2,
         handletextpad=0.5,
         labelspacing=0.3,
@@ -730,7 +730,7 @@ def _beside(
         va="center",
         ha=align,
         color=INK,
-        fontsize=9.5,
+        fontsize=10,
         fontweight="bold" if bold else "normal",
         annotation_clip=False,
     )
@@ -788,10 +788,10 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         "svg.hashsalt": "pytest-syslat",
         # A label may hold a dollar sign.
         "text.parse_math": False,
-        "font.size": 10,
-        "axes.labelsize": 9.5,
-        "xtick.labelsize": 9.5,
-        "ytick.labelsize": 9.5,
+        "font.size": 10.5,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 10,
+        "ytick.labelsize": 10,
         "axes.edgecolor": MUTED,
         "axes.labelcolor": MUTED,
         "text.color": INK,

@@ -230,12 +230,12 @@ _COUNTED = (
     "kernel, exactly and without samples."
 )
 _BLOCKS = (
-    f"A block measures every arm once, {VANILLA} among them, in an order drawn anew for each block, "
-    "so that drift hits all arms alike."
+    f"A block measures every arm once, {VANILLA} among them, in an order drawn anew for each "
+    "block, so that drift hits all arms alike."
 )
 _STORED_BLOCKS = (
-    f"A block measures every agent once, in an order drawn anew; {VANILLA} comes from a stored run, "
-    "so drift between the runs is not cancelled."
+    f"A block measures every agent once, in an order drawn anew; {VANILLA} comes from a stored "
+    "run, so drift between the runs is not cancelled."
 )
 _FIGURES = (
     "p50, p90, p99 and mean are traced: they see what lies between the tracer's two programs. user "
@@ -246,8 +246,8 @@ _PAIRS = (
     "tests, widened so that all of them hold at once."
 )
 _STORED_PAIRS = (
-    "An overhead compares the trials of two runs. Intervals are those of Welch's t test, widened so "
-    "that all of them hold at once."
+    "An overhead compares the trials of two runs. Intervals are those of Welch's t test, widened "
+    "so that all of them hold at once."
 )
 _VERDICTS = (
     "Regressed: the whole interval lies above the budget. Passed: the whole interval lies within "
