@@ -48,7 +48,7 @@ def append_summary(
 
 def workflow_commands(report: Report) -> Iterator[str]:
     """A line each: errors for what fails a run, warnings for what fails under strict."""
-    for cells, of_growth in ((report.overheads, ""), (report.growth, " growth")):
+    for cells, kind in ((report.overheads, "overhead"), (report.growth, "growth")):
         for each in cells:
             if each.verdict in (Verdict.REGRESSED, Verdict.INVALID):
                 level = "error"
@@ -56,9 +56,10 @@ def workflow_commands(report: Report) -> Iterator[str]:
                 level = "warning"
             else:
                 continue
-            what = f"{each.syscall}-{each.agent}-{each.figure}{of_growth} {each.verdict}"
+            cell = f"{each.syscall}-{each.agent}-{each.figure}"
+            what = f"{cell} growth {each.verdict}" if kind == "growth" else f"{cell} {each.verdict}"
             message = (
-                f"{what} (budget {each.budget}): overhead {signed_pct(each.delta_pct)} "
+                f"{what} (budget {each.budget}): {kind} {signed_pct(each.delta_pct)} "
                 f"({signed_us(each.delta_us)})"
             )
             if each.reasons:

@@ -329,7 +329,7 @@ def ecdf(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
     """Draw which share of the calls is done after which time."""
     ends_ns = [each.distribution.quantile_ns(FULL_VIEW_PCT / 100) for each in curves]
     with _figure(WIDTH, 262) as figure:
-        axes = _axes(figure, left=42, right=12, top=8, bottom=_below(len(curves)))
+        axes = _axes(figure, left=47, right=12, top=8, bottom=_below(len(curves)))
         for each in curves:
             values_ns, share = thinned(each.distribution)
             _step(axes, values_ns, 100 * share, looks[each.arm])
@@ -343,9 +343,9 @@ def ecdf(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
                 name, (1, level), xycoords=("axes fraction", "data"), xytext=(-3, -9),
                 textcoords="offset points", ha="right", color=MUTED, fontsize=9.5,
             )  # fmt: skip
-        axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
+        axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100"])
         _latency_axis(axes)
-        axes.set_ylabel("calls done within")
+        axes.set_ylabel("% of calls done within", labelpad=2)
         _arm_legend(figure, [each.arm for each in curves], looks)
         return Plot(_svg(figure, words))
 
@@ -353,7 +353,7 @@ def ecdf(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
 def tail(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> Plot:
     """Draw which share of the calls takes at least how long, both axes logarithmic."""
     with _figure(WIDTH, 262) as figure:
-        axes = _axes(figure, left=62, right=12, top=8, bottom=_below(len(curves)))
+        axes = _axes(figure, left=66, right=12, top=8, bottom=_below(len(curves)))
         for each in curves:
             values_ns, share = thinned(each.distribution)
             # At least so long: the calls below the value are not among them.

@@ -271,5 +271,6 @@ def _digits(value: float) -> str:
         return "0"
     if value >= 1e9:
         return f"{value:.1e}"
+    value = float(f"{value:.3g}") if value < 1000 else value
     decimals = max(0, 2 - math.floor(math.log10(value))) if value < 100 else 0
     return f"{value:,.{min(decimals, 3)}f}"
