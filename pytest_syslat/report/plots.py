@@ -82,7 +82,7 @@ _VERDICT_MARKERS: Final[Mapping[Verdict | None, str]] = {
     Verdict.REGRESSED: "D",
     Verdict.INCONCLUSIVE: "o",
     Verdict.INVALID: "X",
-    None: "|",
+    None: "s",
 }
 _PCT_TICKS = (
     *(-99.9, -99, -90, -75, -50, -25, -10, -5, -2, -1, 0, 1, 2, 5, 10, 25, 50, 100, 200, 300),
@@ -246,7 +246,7 @@ def _forest_row(axes: Axes, y: int, cell: Overhead, low: float, high: float) -> 
         color=colour,
         markerfacecolor=PAPER if hollow else colour,
         markeredgewidth=1.6,
-        markersize=9 if cell.verdict is None else 6.5,
+        markersize=3.5 if cell.verdict is None else 6.5,
         zorder=5,
     )
     return clipped
@@ -268,7 +268,7 @@ def _verdict_legend(figure: Figure, cells: Sequence[Overhead]) -> None:
                     color=colour,
                     markerfacecolor=PAPER if verdict is Verdict.INCONCLUSIVE else colour,
                     markeredgewidth=1.6,
-                    markersize=7,
+                    markersize=7 if verdict else 3.5,
                     label=str(verdict) if verdict else "no budget",
                 )
             )
@@ -307,7 +307,7 @@ def _ratio_limits(cells: Sequence[Overhead]) -> tuple[float, float]:
 
 def _percent_ticks(axes: Axes, low: float, high: float) -> None:
     """Round per cents that are far enough from each other to be read."""
-    apart = 0.24 * (high - low)
+    apart = 0.28 * (high - low)
     chosen = [0.0]
     for step in (1, -1):
         side = [tick for tick in _PCT_TICKS if tick * step > 0]
