@@ -1,0 +1,4 @@
+"""stub"""
+NAME="compare"; HELP=""; DESCRIPTION=""
+def add_arguments(p): pass
+def run(a): raise NotImplementedError
