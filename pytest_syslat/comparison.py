@@ -89,6 +89,7 @@ class ComparedRun:
                     "trial": key.trial,
                     "placement": trial.placement,
                     "figures_us": dict(trial.figures_us),
+                    "findings": [each.as_dict() for each in trial.findings],
                 }
                 for key, trial in sorted(self.stored.trials.items())
             ],

@@ -152,13 +152,14 @@ def _trial(entry: Mapping[str, Any]) -> StoredTrial:
         key=TrialKey(str(entry["syscall"]), str(entry["label"]), int(entry["trial"])),
         placement=str(entry["placement"]),
         refused=bool(entry["refused"]),
-        findings=_findings(entry["findings"]),
+        findings=stored_findings(entry["findings"]),
         figures_us=known_figures_us(entry["figures_us"]),
         started_at_s=float(entry["started_at_s"]),
     )
 
 
-def _findings(entries: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
+def stored_findings(entries: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
+    """Findings as run.json holds them."""
     return tuple(
         Finding(Severity(each["severity"]), each["code"], each["detail"]) for each in entries
     )

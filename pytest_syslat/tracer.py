@@ -344,7 +344,7 @@ class Tracing:
         return (
             Trace(
                 succeeded=final.succeeded.without(self._base.succeeded),
-                failures=_difference(final.failures, self._base.failures),
+                failures=failures_between(self._base.failures, final.failures),
                 other=final.other - self._base.other,
                 total=final.total - self._base.total,
                 lost=self._reader.lost(printed),
@@ -513,8 +513,9 @@ def _json_lines(text: bytes) -> Iterable[dict[str, Any]]:
                 yield message
 
 
-def _difference(final: dict[int, int], base: dict[int, int]) -> dict[int, int]:
-    counted = {errno: count - base.get(errno, 0) for errno, count in final.items()}
+def failures_between(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
+    """Failed calls by errno that were counted from one dump to a later one."""
+    counted = {errno: count - before.get(errno, 0) for errno, count in after.items()}
     return {errno: count for errno, count in counted.items() if count}
 
 

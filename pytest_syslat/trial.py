@@ -224,10 +224,7 @@ class Trial:
             "other_calls": self.other_calls,
             "figures_us": {**traced, "user": self.user_us},
             "cost": self.cost.as_dict() if self.cost else None,
-            "findings": [
-                {"severity": str(each.severity), "code": each.code, "detail": each.detail}
-                for each in self.findings
-            ],
+            "findings": [each.as_dict() for each in self.findings],
             "operation_us": self.operation_us,
             "user_mean_us": self.user_mean_us,
             "first": self.first.as_dict() if self.first else None,
