@@ -34,7 +34,9 @@ TEXT_COLUMNS = frozenset({"detail"})
 """Sentences, which another version may word otherwise."""
 RUN_PARTS = ("trials", "cells", "cells_first", "split", "attribution", "growth")
 """Parts of run.json that hold computed figures."""
-RUN_TEXTS = frozenset({"findings", "reasons", "cost", "program_order", "started_at_s", "duration_s"})
+RUN_TEXTS = frozenset(
+    {"findings", "reasons", "cost", "program_order", "started_at_s", "duration_s"}
+)
 """Keys in them that do not."""
 NAMES = ("syscall", "label", "trial", "agent", "figure", "owner", "program")
 RELATIVE = 1e-6

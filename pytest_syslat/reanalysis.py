@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from pytest_syslat.program_order import ProgramOrder
 from pytest_syslat.recorded_log import LogProblem, read_log
 from pytest_syslat.records import RunRecord
 from pytest_syslat.results import ResultDirectory, write_atomically
-from pytest_syslat.settings import OPTIONS, Settings
+from pytest_syslat.settings import Settings
 from pytest_syslat.stored import (
     StoredProblem,
     StoredRun,
@@ -42,6 +42,7 @@ from pytest_syslat.stored import (
     known_figures_us,
     read_run,
     stored_findings,
+    stored_settings,
 )
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tracer import Trace
@@ -227,7 +228,7 @@ def reread(directory: Path) -> Reread:
     file = directory / "run.json"
     try:
         stored = json.loads(file.read_bytes())
-        settings = _settings(stored["settings"])
+        settings = stored_settings(stored["settings"])
         reader = _Reader(ResultDirectory(directory), settings)
         trials = {
             trial.key: trial
@@ -239,7 +240,7 @@ def reread(directory: Path) -> Reread:
             analysis=Analysis(
                 settings=settings,
                 trials=trials,
-                planned=_planned(stored, trials),
+                planned=planned_keys(stored, trials),
                 judged=_judged(stored, settings, trials),
                 comparison=_comparison(stored, settings),
                 attributed=_attributed(stored.get("attribution", [])),
@@ -252,20 +253,6 @@ def reread(directory: Path) -> Reread:
             f"{file} is not as a run writes it ({type(error).__name__}: {error}): "
             "give the directory of another run"
         ) from None
-
-
-def _settings(stored: Mapping[str, Any]) -> Settings:
-    """Settings as run.json holds them; those that it does not know are at their defaults."""
-    values: dict[str, Any] = {}
-    for option in OPTIONS:
-        value = stored.get(option.setting)
-        if value is None:
-            continue
-        if option.repeatable:
-            values[option.setting] = tuple(option.parse(str(each)) for each in value)
-        else:
-            values[option.setting] = option.parse(str(value))
-    return Settings(**values)
 
 
 class _Reader:
@@ -356,9 +343,7 @@ def _cost(entry: Mapping[str, Any]) -> AgentCost:
 
 
 def _program_order(entry: Mapping[str, Any]) -> ProgramOrder:
-    return ProgramOrder(
-        str(entry["event"]), tuple(entry["programs"]), frozenset(entry["tracer"])
-    )
+    return ProgramOrder(str(entry["event"]), tuple(entry["programs"]), frozenset(entry["tracer"]))
 
 
 def lmbench_runs(text: str) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
@@ -392,7 +377,7 @@ def _key(text: str) -> TrialKey:
     return TrialKey(found[1], found[2], int(found[3]))
 
 
-def _planned(stored: Mapping[str, Any], trials: Mapping[TrialKey, Trial]) -> list[TrialKey]:
+def planned_keys(stored: Mapping[str, Any], trials: Collection[TrialKey]) -> list[TrialKey]:
     """What had to be measured: after a last look at which all verdicts stood, no more."""
     planned = [_key(text) for text in stored["plan"]]
     looked_at = stored.get("sequential", {}).get("looked_at") or []
@@ -468,4 +453,3 @@ def _attributed(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], A
         agent, syscall = str(entry["agent"]), str(entry["syscall"])
         found[syscall, agent] = Attribution(agent, syscall, int(entry["calls"]), shares)
     return found
-

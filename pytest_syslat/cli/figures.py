@@ -41,10 +41,7 @@ def overhead_lines(results: Sequence[CellResult]) -> list[Line]:
     head, *lines = table(OVERHEAD_HEAD, rows)
     return [
         Line(head, Style.BOLD),
-        *(
-            Line(line, STYLES[each.verdict])
-            for line, each in zip(lines, results, strict=True)
-        ),
+        *(Line(line, STYLES[each.verdict]) for line, each in zip(lines, results, strict=True)),
     ]
 
 

@@ -57,6 +57,8 @@ def ask(questions: Sequence[tuple[str, Question]]) -> list[Check]:
         except Exception as error:  # whatever is wrong here, the other checks are worth telling
             reason = str(error) or repr(error)
             answers.append(
-                problem(name, f"the check itself failed: {reason.splitlines()[0]}", "see the reason")
+                problem(
+                    name, f"the check itself failed: {reason.splitlines()[0]}", "see the reason"
+                )
             )
     return answers

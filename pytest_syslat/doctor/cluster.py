@@ -215,7 +215,7 @@ class ClusterDoctor:
                 f"{NAMESPACE} has {ENFORCE}={level}: the tracer's pod is privileged",
                 f"kubectl label --overwrite namespace {NAMESPACE} {ENFORCE}={PRIVILEGED}",
             )
-        elif lease is not None and not is_at_work(lease, self._api) or not prepared:
+        elif not prepared or (lease is not None and not is_at_work(lease, self._api)):
             steps = len(Outside(self._api).steps())
             more = f", with {steps} steps of agents to undo" if steps else ""
             yield warning(
@@ -294,4 +294,6 @@ def _full_name(image: str) -> str:
 
 def _is_agents(pod: Object) -> bool:
     names = [each["name"] for each in pod["spec"]["containers"]]
-    return any(name == known or name.startswith(f"{known}-") for name in names for known in KNOWN_AGENTS)
+    return any(
+        name == known or name.startswith(f"{known}-") for name in names for known in KNOWN_AGENTS
+    )

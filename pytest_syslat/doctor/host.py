@@ -104,7 +104,7 @@ def questions(settings: Settings, view: HostView) -> list[tuple[str, Question]]:
         ("mitigations", lambda: _mitigations(view)),
         ("cgroups", _cgroups),
         ("network", _network_namespaces),
-        (f"port {LAT_CONNECT_PORT}", lambda: _port(view)),
+        (f"port {LAT_CONNECT_PORT}", _port),
         ("other load", lambda: _load(view)),
         ("other tracers", lambda: _tracers(view)),
         ("agents", _agents),
@@ -205,9 +205,7 @@ def _rights() -> Iterator[Check]:
 def _util_linux() -> Iterator[Check]:
     missing = [name for name in NEEDED_PROGRAMS if shutil.which(name) is None]
     if missing:
-        yield problem(
-            "util-linux", f"{', '.join(missing)} not found", "apt-get install util-linux"
-        )
+        yield problem("util-linux", f"{', '.join(missing)} not found", "apt-get install util-linux")
     else:
         yield ok("util-linux", ", ".join(NEEDED_PROGRAMS))
 
@@ -331,7 +329,8 @@ def _audit(view: HostView) -> Iterator[Check]:
         return
     rules = len(audit.rules())
     switched = {0: "off", 1: "on"}.get(status["enabled"], "locked")
-    told = f"{switched}, {rules} rules, daemon {'pid ' + str(status['pid']) if status['pid'] else 'none'}"
+    daemon = f"pid {status['pid']}" if status["pid"] else "none"
+    told = f"{switched}, {rules} rules, daemon {daemon}"
     if status["enabled"] == LOCKED:
         yield warning(name, f"{told}: {unknown}", "reboot without -e 2 among the rules")
     elif status["enabled"] and rules:
@@ -426,9 +425,7 @@ def _clock(view: HostView) -> Iterator[Check]:
 
 def _mitigations(view: HostView) -> Iterator[Check]:
     found = {
-        name: state
-        for name, state in core_facts(view).items()
-        if name.startswith("mitigation of ")
+        name: state for name, state in core_facts(view).items() if name.startswith("mitigation of ")
     }
     vulnerable = sum(state.startswith("Vulnerable") for state in found.values())
     off = "mitigations=off" in _text(Path("/proc/cmdline"))
@@ -445,7 +442,9 @@ def _cgroups() -> Iterator[Check]:
             "mount cgroup v2 (mount -t cgroup2 none /sys/fs/cgroup/unified)",
         )
     elif os.geteuid() != 0:
-        yield problem("cgroups", f"v2 at {mount}, not writable without root", "run as root (sudo -E)")
+        yield problem(
+            "cgroups", f"v2 at {mount}, not writable without root", "run as root (sudo -E)"
+        )
     elif not os.access(mount, os.W_OK) or os.statvfs(mount).f_flag & os.ST_RDONLY:
         yield problem(
             "cgroups",
@@ -469,7 +468,7 @@ def _network_namespaces() -> Iterator[Check]:
         yield ok("network", "a run has a network namespace of its own")
 
 
-def _port(view: HostView) -> Iterator[Check]:
+def _port() -> Iterator[Check]:
     files = {name: text for name in COUNTER_FILES if (text := _content(Path(name)))}
     counters = parse_tcp_counters(files, LAT_CONNECT_PORT)
     name = f"port {LAT_CONNECT_PORT}"
@@ -540,7 +539,8 @@ def _tracers(view: HostView) -> Iterator[Check]:
         named = ", ".join(map(str, holders[:3])) + (", …" if len(holders) > 3 else "")
         yield warning(
             name,
-            f"{len(holders)} on syscalls: {named}; the tracer would be {placement_of_next(holders)}",
+            f"{len(holders)} on syscalls: {named}; "
+            f"the tracer would be {placement_of_next(holders)}",
             "end them: vanilla is not vanilla with them, and placements are not proven",
         )
     else:
@@ -548,9 +548,7 @@ def _tracers(view: HostView) -> Iterator[Check]:
 
 
 def _agents() -> Iterator[Check]:
-    found = sorted(
-        f"{comm} (pid {pid})" for pid, comm in _processes() if _is_agent(comm)
-    )
+    found = sorted(f"{comm} (pid {pid})" for pid, comm in _processes() if _is_agent(comm))
     if found:
         yield warning(
             "agents",
@@ -576,9 +574,7 @@ def _processes() -> Iterator[tuple[int, str]]:
 def _other_runs() -> Iterator[Check]:
     pid = _lock_holder()
     if pid is not None:
-        yield problem(
-            "other runs", f"one measures here now (pid {pid})", "wait until it has ended"
-        )
+        yield problem("other runs", f"one measures here now (pid {pid})", "wait until it has ended")
     else:
         yield ok("other runs", "none")
 
@@ -663,6 +659,5 @@ def _lines(path: Path) -> list[str]:
 
 def _fields(path: Path) -> dict[str, str]:
     return {
-        name: value.strip()
-        for name, _, value in (line.partition(":") for line in _lines(path))
+        name: value.strip() for name, _, value in (line.partition(":") for line in _lines(path))
     }

@@ -208,26 +208,20 @@ class ClusterApi:
             namespace: None for what is in no namespace.
         """
         plain, _, part = resource.partition("/")
-        attributes = {
-            "verb": verb,
-            "group": group,
-            "resource": plain,
-            "subresource": part,
-            "namespace": namespace,
-        }
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {name: v for name, v in attributes.items() if v}},
-        }
-        answer: Object = self._asked(
+        review = client.V1SelfSubjectAccessReview(
+            spec=client.V1SelfSubjectAccessReviewSpec(
+                resource_attributes=client.V1ResourceAttributes(
+                    verb=verb, group=group, resource=plain, subresource=part, namespace=namespace
+                )
+            )
+        )
+        answer = self._asked(
             f"ask whether {verb} {resource} is allowed",
-            lambda: client.ApiClient.sanitize_for_serialization(
-                self._client,
-                client.AuthorizationV1Api(self._client).create_self_subject_access_review(review),
+            lambda: client.AuthorizationV1Api(self._client).create_self_subject_access_review(
+                review
             ),
         )
-        return bool(answer["status"].get("allowed"))
+        return bool(answer.status and answer.status.allowed)
 
     def now(self) -> datetime:
         """The time by the server's clock, once it has told its version: all runs agree on it."""

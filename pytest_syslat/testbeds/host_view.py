@@ -90,23 +90,15 @@ class HostView(HostFiles):
             done.stderr.decode(errors="replace"),
         )
 
-    def start(
-        self,
-        argv: Sequence[str],
-        *,
-        role: Role,
-        stdout: Path,
-        stderr: Path,
-        env: Mapping[str, str] | None = None,
-    ) -> Process:
+    def start(self, *_: object, **__: object) -> Process:
         """Refused."""
         raise TestbedError(ONLY_LOOKING)
 
-    def write(self, path: Path, data: bytes, *, role: Role, executable: bool = False) -> None:
+    def write(self, *_: object, **__: object) -> None:
         """Refused."""
         raise TestbedError(ONLY_LOOKING)
 
-    def remove(self, path: Path, *, role: Role) -> None:
+    def remove(self, *_: object, **__: object) -> None:
         """Refused."""
         raise TestbedError(ONLY_LOOKING)
 
