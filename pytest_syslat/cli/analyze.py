@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_syslat.cli.answer import Answer, ExitCode, Line, Problem, Style
 from pytest_syslat.cli.options import add_options, typed_settings
+from pytest_syslat.cli.report import reports_of
 
 if TYPE_CHECKING:
     from pytest_syslat.differences import Difference
@@ -124,7 +125,7 @@ def _written(arguments: argparse.Namespace, found: Reread, computed: Path) -> li
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    return [arguments.output, *_reports(arguments.output)]
+    return [arguments.output, *reports_of(arguments.output)]
 
 
 def _replaced(directory: Path, computed: Path) -> list[Path]:
@@ -141,7 +142,7 @@ def _replaced(directory: Path, computed: Path) -> list[Path]:
             os.link(target, kept)
         write_atomically(target, path.read_bytes())
         written.append(target)
-    return [*written, *(_reports(directory) if written else [])]
+    return [*written, *(reports_of(directory) if written else [])]
 
 
 def _same(path: Path, target: Path) -> bool:
@@ -157,12 +158,6 @@ def _same(path: Path, target: Path) -> bool:
         for each in (target, path)
     )
     return bool(before == now)
-
-
-def _reports(directory: Path) -> list[Path]:
-    from pytest_syslat.report.files import write_reports
-
-    return write_reports(directory)
 
 
 def _answer(

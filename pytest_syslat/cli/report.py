@@ -23,19 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Write the reports, and tell where they are; raises Problem."""
-    from pytest_syslat.report.files import write_reports
-    from pytest_syslat.stored import StoredProblem, read_run
-
-    directory: Path = arguments.directory
-    try:
-        read_run(directory)
-        written = write_reports(directory)
-    except StoredProblem as problem:
-        raise Problem(str(problem)) from None
-    except OSError as error:
-        place = error.filename or directory
-        raise Problem(f"{place} cannot be used: {error.strerror or error}") from None
+    written = reports_of(arguments.directory)
     return Answer(
         {"schema": SCHEMA, "command": NAME, "written": [str(path) for path in written]},
         [Line(f"written {path}") for path in written],
     )
+
+
+def reports_of(directory: Path) -> list[Path]:
+    """Write the reports of a result directory; raises Problem."""
+    from pytest_syslat.report.files import ReportProblem, write_reports
+
+    try:
+        return write_reports(directory)
+    except ReportProblem as problem:
+        raise Problem(str(problem)) from None

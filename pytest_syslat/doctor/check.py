@@ -6,6 +6,8 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from pytest_syslat.testbeds.protocol import TestbedError
+
 
 class Status(enum.StrEnum):
     """What a finding means for measuring."""
@@ -54,11 +56,10 @@ def ask(questions: Sequence[tuple[str, Question]]) -> list[Check]:
     for name, question in questions:
         try:
             answers += question()
+        except TestbedError as error:
+            told, _, mend = str(error).partition("; ")
+            answers.append(problem(name, told, mend))
         except Exception as error:  # whatever is wrong here, the other checks are worth telling
-            reason = str(error) or repr(error)
-            answers.append(
-                problem(
-                    name, f"the check itself failed: {reason.splitlines()[0]}", "see the reason"
-                )
-            )
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            answers.append(problem(name, f"the check itself failed ({reason})", ""))
     return answers

@@ -42,8 +42,9 @@ from pytest_syslat.testbeds.protocol import TestbedError
 
 ROLES = "manifests/rbac/roles.yaml"
 """What a run may do, as an administrator grants it: the one list of it."""
-OLDEST_SERVER = (1, 22)
-"""The first in which server-side apply is stable."""
+OLDEST_SERVER = (1, 16)
+"""The first that offers server-side apply unasked."""
+OLDEST_TRIED = (1, 20)
 MACHINES = ("amd64", "arm64")
 MOST_IMAGES = 50
 """So many images a kubelet lists by default (--node-status-max-images)."""
@@ -76,8 +77,12 @@ class ClusterDoctor:
             return [problem("API", f"{where}: {error}", "log in again, as kubectl needs it, too")]
         numbers = tuple(int(each) for each in version.lstrip("v").split(".")[:2] if each.isdigit())
         if numbers < OLDEST_SERVER:
-            return [problem("API", f"{where}: {version}", "upgrade to Kubernetes 1.22 or newer")]
-        checks = [ok("API", f"{where}: {version}")]
+            return [problem("API", f"{where}: {version}", "upgrade to Kubernetes 1.20 or newer")]
+        checks = [
+            ok("API", f"{where}: {version}")
+            if numbers >= OLDEST_TRIED
+            else warning("API", f"{where}: {version} was not tried", "upgrade to 1.20 or newer")
+        ]
         ahead_s = self._api.ahead_s
         if abs(ahead_s) > CLOCK_SKEW_S:
             checks.append(
@@ -90,22 +95,23 @@ class ClusterDoctor:
         return checks
 
     def questions(self) -> list[tuple[str, Question]]:
-        """All further checks, by name."""
+        """All further checks, by name; some are of the node that the first one chooses."""
         return [
             ("node", self._choose_node),
-            ("node's kernel", self._kernel),
-            ("node's cores", self._cores),
+            ("node's kernel", lambda: self._kernel() if self._node else ()),
+            ("node's cores", lambda: self._cores() if self._node else ()),
             ("rights", self._rights),
             ("namespace", self._namespace),
-            ("image", self._image),
-            ("agents", self._agents),
+            ("image", lambda: self._image() if self._node else ()),
+            ("agents", lambda: self._agents() if self._node else ()),
         ]
 
     def _choose_node(self) -> Iterator[Check]:
         try:
             self._node = choose_node(self._settings.node, self._api.list("Node"))
         except TestbedError as error:
-            yield problem("node", str(error), "--syslat-node=NAME, or kubectl get nodes")
+            told = str(error).removeprefix("--syslat-node: ")
+            yield problem("node", told, "give --syslat-node=NAME; kubectl get nodes")
             return
         name = self._node["metadata"]["name"]
         pressing = [
@@ -204,8 +210,8 @@ class ClusterDoctor:
             if lease is not None:
                 refuse_holder(lease, self._api)
         except TestbedError as error:
-            told, _, mend = str(error).rpartition(": ")
-            yield problem("namespace", told or str(error), mend or "use another cluster")
+            told, _, mend = str(error).rpartition("; " if "; " in str(error) else ": ")
+            yield problem("namespace", told, mend)
             return
         prepared = is_prepared(namespace)
         level = _labels(namespace).get(ENFORCE)
@@ -269,8 +275,7 @@ class ClusterDoctor:
             yield ok("agents", f"none of {len(KNOWN_AGENTS)} known ones on {name}")
 
     def _chosen(self) -> Object:
-        if self._node is None:
-            raise TestbedError("no node was chosen, see above")
+        assert self._node is not None
         return self._node
 
 
