@@ -54,6 +54,8 @@ ENFORCE = "pod-security.kubernetes.io/enforce"
 PRIVILEGED = "privileged"
 
 Object = dict[str, Any]
+Right = tuple[str, str, str, str | None, str | None]
+"""Verb, group, resource, namespace (None: of the cluster) and name (None: any)."""
 
 
 class ClusterDoctor:
@@ -165,10 +167,13 @@ class ClusterDoctor:
         namespace = self._api.find("Namespace", NAMESPACE)
         denied = []
         asked = 0
-        for group, name, verb, where in self._needed(namespace):
+        for right in self._needed(namespace):
             asked += 1
-            if not self._api.may(verb, group, name, where):
-                denied.append(f"{verb} {name}{'' if where else ' of the cluster'}")
+            if not self._api.may(*right):
+                verb, _, kind, where, name = right
+                denied.append(f"{verb} {kind} {name or ''}".strip())
+                if name is None and where is None:
+                    denied[-1] += " of the cluster"
         if denied:
             more = f" and {len(denied) - 4} more" if len(denied) > 4 else ""
             yield problem(
@@ -179,19 +184,20 @@ class ClusterDoctor:
         else:
             yield ok("rights", f"all {asked} that a run uses")
 
-    def _needed(self, namespace: Object | None) -> Iterator[tuple[str, str, str, str | None]]:
-        """Group, resource, verb and namespace of all that a run does."""
+    def _needed(self, namespace: Object | None) -> Iterator[Right]:
+        """All that a run does."""
         text = resource(ROLES, self._rootdir).read_text()
         for role in filter(None, yaml.safe_load_all(text)):
             where = NAMESPACE if role["kind"] == "Role" else None
             for rule in role["rules"]:
                 for name in rule["resources"]:
                     for verb in rule["verbs"]:
-                        yield rule["apiGroups"][0], name, verb, where
+                        for one in rule.get("resourceNames", [None]):
+                            yield verb, rule["apiGroups"][0], name, where, one
         if namespace is None or not is_prepared(namespace):
             # Without a prepared one a run makes the namespace, and removes it.
             for verb in ("create", "patch", "delete"):
-                yield "", "namespaces", verb, None
+                yield verb, "", "namespaces", None, None
 
     def _namespace(self) -> Iterator[Check]:
         namespace = self._api.find("Namespace", NAMESPACE)

@@ -198,7 +198,14 @@ class ClusterApi:
         """Seconds by which the server's clock is ahead of ours, once it has told its version."""
         return self._ahead.total_seconds()
 
-    def may(self, verb: str, group: str, resource: str, namespace: str | None = None) -> bool:
+    def may(
+        self,
+        verb: str,
+        group: str,
+        resource: str,
+        namespace: str | None = None,
+        name: str | None = None,
+    ) -> bool:
         """Whether the user may do something, by the server's own word; nothing is changed.
 
         Args:
@@ -206,12 +213,18 @@ class ClusterApi:
             group: Of the resource; empty for the core group.
             resource: Such as `pods` or `pods/exec`.
             namespace: None for what is in no namespace.
+            name: Of the one object; None for any.
         """
         plain, _, part = resource.partition("/")
         review = client.V1SelfSubjectAccessReview(
             spec=client.V1SelfSubjectAccessReviewSpec(
                 resource_attributes=client.V1ResourceAttributes(
-                    verb=verb, group=group, resource=plain, subresource=part, namespace=namespace
+                    verb=verb,
+                    group=group,
+                    resource=plain,
+                    subresource=part,
+                    namespace=namespace,
+                    name=name,
                 )
             )
         )

@@ -115,7 +115,12 @@ def test_what_is_no_run_is_one_line(command: str, told: Told, tmp_path: Path) ->
 def test_a_part_of_run_json_that_is_damaged_is_one_line(told: Told, tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", vanilla_ns=[10_000], agent_ns=[11_000])
     run = json.loads((root / "run.json").read_text())
-    for change in ({"plan": ["x"]}, {"settings": {"trials": "many"}}, {"cells": [{}]}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"plan": ["x"]},
+        {"settings": {"trials": "many"}},
+        {"cells": [{}]},
+    )
+    for change in changes:
         (root / "run.json").write_text(json.dumps({**run, **change}))
         assert "run.json is not as a run writes it" in problem(told("analyze", root)), change
         assert "run.json is not as a run writes it" in problem(told("compare", root, root)), change
@@ -185,7 +190,9 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize(("count", "code", "word"), [(3, 1, "cannot"), (2, 0, "can"), (1, 0, "can")])
+@pytest.mark.parametrize(
+    ("count", "code", "word"), [(3, 1, "cannot"), (2, 0, "can"), (1, 0, "can")]
+)
 def test_doctor_tells_each_check_with_its_mend(
     count: int, code: int, word: str, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -294,9 +294,7 @@ def test_growth_since_a_run_that_it_was_compared_with(
             for label, value_us in (("vanilla", 10.0), ("falco", 10.5))
         ],
     }
-    made = make_run(
-        tmp_path / "made", vanilla_ns=VANILLA_NS, agent_ns=AGENT_NS, against=earlier
-    )
+    made = make_run(tmp_path / "made", vanilla_ns=VANILLA_NS, agent_ns=AGENT_NS, against=earlier)
     code, document = analyzed(made, "--syslat-growth-budget=*:p50<=+4%")
     (grown,) = [each for each in document["growth"] if each["cell"]["figure"] == "p50"]
     assert grown["delta_pct"] == pytest.approx(100 * (1.1 / 1.05 - 1))
@@ -319,16 +317,14 @@ def test_text_names_each_difference_in_a_line(
     assert max(map(len, lines[1:])) <= 80
     replace_in(whole / "vanilla/vanilla_summary.csv", "11.100,10.000", "11.100,10.500")
     assert main(["analyze", str(whole)]) == 1
+    place = "vanilla/vanilla_summary.csv, vanilla connect 1 raw, p50_us"
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "vanilla/vanilla_summary.csv, vanilla connect 1 raw, p50_us: "
-        "stored 10.500, computed 10.000",
+        f"{place}: stored 10.500, computed 10.000",
         "1 values differ from the stored files",
     ]
 
 
-def test_splits_of_both_placements(
-    tmp_path: Path, analyzed: Analyzed, no_reports: None
-) -> None:
+def test_splits_of_both_placements(tmp_path: Path, analyzed: Analyzed, no_reports: None) -> None:
     """The tracer after the agent sees 1 µs of it in the mean, before it 2 µs; the user pays 2."""
     made = make_run(tmp_path / "made", vanilla_ns=[10_000] * 2, agent_ns=[11_000] * 2)
     run = json.loads((made / "run.json").read_text())
