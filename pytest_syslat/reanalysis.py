@@ -30,7 +30,7 @@ from pytest_syslat.placement import Placement
 from pytest_syslat.plain import without_nan
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder
-from pytest_syslat.recorded_log import LogProblem, read_log
+from pytest_syslat.raw_log import RawLogProblem, read_log
 from pytest_syslat.records import RunRecord
 from pytest_syslat.results import ResultDirectory, write_atomically
 from pytest_syslat.settings import Settings
@@ -282,7 +282,7 @@ class _Reader:
             return self._not_read(trial, path, "it is missing")
         except OSError as error:
             return self._not_read(trial, path, f"it cannot be read: {error.strerror or error}")
-        except LogProblem as error:
+        except RawLogProblem as error:
             return self._not_read(trial, path, str(error))
         self.logs += 1
         try:

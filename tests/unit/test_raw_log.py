@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_syslat.recorded_log import LogProblem, read_log
+from pytest_syslat.raw_log import RawLogProblem, read_log
 
 from .made_runs import calls, event_log, map_dump, map_log
 
@@ -83,5 +83,5 @@ def test_failed_events_are_apart() -> None:
     ],
 )
 def test_logs_that_are_none(log: bytes, mode: str, reason: str) -> None:
-    with pytest.raises(LogProblem, match=reason):
+    with pytest.raises(RawLogProblem, match=reason):
         read_log(log, mode)
