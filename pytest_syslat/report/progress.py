@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,7 +60,8 @@ class TerminalProgress:
         if self._panel is not None:
             from rich.text import Text
 
-            self._show(self._panel, Text(self._panel.text(f"syslat: {what}")))
+            with self._undisturbed():
+                self._panel.show(Text(self._panel.text(f"syslat: {what}")))
 
     def opened(self, facts: Mapping[str, str]) -> None:
         """Write the header."""
@@ -89,36 +93,36 @@ class TerminalProgress:
         panel = self._panel
         if panel is None or (step.run and panel.age_s < BETWEEN_RUNS_S):
             return
-        self._show(
-            panel,
-            trial_panel(
-                key,
-                step,
-                done=number - 1,
-                total=total,
-                blocks=self._blocks,
-                calls=self._calls + (step.calls or 0),
-                left_s=self._left_now_s(),
-                panel=panel,
-            ),
-        )
+        with self._undisturbed():
+            panel.show(
+                trial_panel(
+                    key,
+                    step,
+                    done=number - 1,
+                    total=total,
+                    blocks=self._blocks,
+                    calls=self._calls + (step.calls or 0),
+                    left_s=self._left_now_s(),
+                    panel=panel,
+                )
+            )
 
     def trial_done(self, trial: Trial, number: int, total: int, left_s: float) -> None:
         """Write the trial's line."""
         self._left_s, self._left_at_s = left_s, time.monotonic()
         self._calls += trial.distribution.count
-        if self._quiet or self._reporter is None:
-            return
         if self._panel is None:
             self._line(trial_line(trial, number, total, left_s))
         else:
             # What is left stands in the living lines.
-            self._line(fitting_trial_line(trial, number, total, Screen.of(self._reporter).width))
+            with self._undisturbed():
+                width = self._panel.width
+            self._line(fitting_trial_line(trial, number, total, width))
 
     def paused(self) -> None:
         """Erase the living lines, if there are any."""
         if self._panel is not None and self._panel.is_shown:
-            with self._uncaptured():
+            with self._undisturbed():
                 self._panel.erase()
 
     def _left_now_s(self) -> float | None:
@@ -126,27 +130,50 @@ class TerminalProgress:
             return None
         return max(0.0, self._left_s - (time.monotonic() - self._left_at_s))
 
-    def _show(self, panel: Panel, content: RenderableType) -> None:
-        with self._uncaptured():
-            panel.show(content)
-
     def _line(self, line: str, style: str = "") -> None:
         if self._reporter is None or self._quiet:
             return
         self.paused()
-        with self._uncaptured():
+        with self._undisturbed():
             if self._reporter._tw.width_of_current_line:
                 # Not ensure_newline(): it makes pytest print the file's name again each time.
                 self._reporter.write("\n")
             Screen.of(self._reporter).line(line, style)
 
-    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
-        if self._capture is None:
-            return contextlib.nullcontext()
-        disabled: contextlib.AbstractContextManager[None] = (
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Past pytest's capturing, and with Ctrl-C kept for after: half a line cannot be erased."""
+        captured: contextlib.AbstractContextManager[None] = (
             self._capture.global_and_fixture_disabled()
+            if self._capture is not None
+            else contextlib.nullcontext()
         )
-        return disabled
+        with _signals_kept_for_after(), captured:
+            yield
+
+
+@contextlib.contextmanager
+def _signals_kept_for_after() -> Iterator[None]:
+    """Let signals that end the run wait for the end of the block.
+
+    A mask of the main thread would not do: the kernel then gives them to another thread, such as
+    numpy's, and Python still interrupts the main one.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                before[number] = handler
+                signal.signal(number, lambda *signalled: came.append(signalled))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for signalled, frame in came:
+            before[signal.Signals(signalled)](signalled, frame)
 
 
 class Panel:
@@ -229,15 +256,17 @@ def trial_panel(
     from rich.table import Table
     from rich.text import Text
 
-    left = [] if left_s is None else [f"{duration(left_s)} left"]
+    told = [f"[{done + 1:>{len(str(total))}}/{total}]"]
+    if calls:
+        told.append(f"{calls:,} calls")
+    if left_s is not None:
+        told.append(f"{duration(left_s)} left")
     run = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    for _ in range(2 + len(left)):
+    for _ in told:
         run.add_column(no_wrap=True)
     run.add_column(ratio=1)
     bar = ProgressBar(total=total, completed=done, complete_style="green", style="bright_black")
-    run.add_row(
-        *map(Text, (f"[{done + 1:>{len(str(total))}}/{total}]", f"{calls:,} calls", *left)), bar
-    )
+    run.add_row(*map(Text, told), bar)
     separator = panel.text(" · ")
     block = f"block {key.trial}" + (f"/{blocks}" if blocks else "")
     around = [key.syscall, block, str(step)]

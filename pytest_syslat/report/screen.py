@@ -7,6 +7,7 @@ and on the width, so that our lines look like those around them.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO
 
@@ -50,12 +51,20 @@ class Screen:
     """Writes lines and tables; knows width, colours and encoding of what it writes to."""
 
     def __init__(
-        self, write: Callable[[str], None], *, width: int, colour: bool, encoding: str
+        self,
+        write: Callable[[str], None],
+        *,
+        width: int,
+        colour: bool = False,
+        encoding: str = "utf-8",
+        wraps: bool = False,
     ) -> None:
+        """Write by `write`; with `wraps`, lines of words are wrapped, for a person to read."""
         self.width = max(width, NARROWEST)
         self._write = write
         self._colour = colour
         self._encoding = encoding
+        self._wraps = wraps
 
     @classmethod
     def of(cls, reporter: pytest.TerminalReporter) -> Screen:
@@ -66,6 +75,7 @@ class Screen:
             width=writer.fullwidth,
             colour=writer.hasmarkup,
             encoding=encoding_of(writer._file),
+            wraps=bool(reporter.isatty),
         )
 
     def text(self, text: str) -> str:
@@ -73,10 +83,21 @@ class Screen:
         return encodable(text, self._encoding)
 
     def line(self, text: str = "", style: str = "") -> None:
-        """Write one line, however long: to be searched for, and wrapped by who shows it."""
+        """Write one line: in a log it stays one, however long, so that it can be searched for."""
         from rich.text import Text
 
-        self.write(Text(self.text(text), style=style))
+        written = self.text(text)
+        if self._wraps and len(written) > self.width:
+            written = "\n".join(
+                textwrap.wrap(
+                    written,
+                    self.width,
+                    subsequent_indent="  ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+        self.write(Text(written, style=style))
 
     def write(self, content: RenderableType) -> None:
         """Write what rich can render; its texts have gone through `text`."""
@@ -105,7 +126,7 @@ def console(file: TextIO, *, width: int, colour: bool, live: bool = False) -> Co
     class KeepingCursor(Console):
         """A run that is killed must not leave a terminal without a cursor."""
 
-        def show_cursor(self, show: bool = True) -> bool:
+        def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
             return False
 
     return KeepingCursor(

@@ -372,11 +372,14 @@ def _warnings(experiment: Experiment) -> list[str]:
         for finding in trial.findings:
             if finding.severity in (Severity.WARNING, Severity.UNDECIDED):
                 grouped.setdefault(finding.code, []).append(f"{key.id}: {finding.detail}")
-    lines = [
-        details[0] + (f" (and {len(details) - 1} more trials)" if len(details) > 1 else "")
-        for details in grouped.values()
-    ]
+    lines = [details[0] + _and_more(len(details) - 1) for details in grouped.values()]
     return lines + _count_warnings(experiment)
+
+
+def _and_more(trials: int) -> str:
+    if not trials:
+        return ""
+    return f" (and {trials} more trial{'s' if trials > 1 else ''})"
 
 
 def _count_warnings(experiment: Experiment) -> list[str]:

@@ -36,7 +36,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +52,7 @@ from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import TrialKey
+from pytest_syslat.progress import Tell, silent
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
@@ -274,7 +275,7 @@ def measure(
     bench: Bench,
     key: TrialKey,
     agent: Agent,
-    progress: Callable[[str], None] = print,
+    progress: Tell = silent,
     *,
     tracer_first: TracerFirst | None = None,
 ) -> Trial:
@@ -286,7 +287,8 @@ def measure(
     name = f"{key.id}-first" if tracer_first else key.id
     ATTEMPTS[name] += 1
     event(f"measure {name}")
-    progress("traced")
+    progress("traced", runs=2)
+    progress("traced", run=1, runs=2, calls=500)
     number = ATTEMPTS.total()
     if number == TABLE.get("interrupt"):
         raise KeyboardInterrupt
