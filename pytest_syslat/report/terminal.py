@@ -21,8 +21,8 @@ from pytest_syslat.settings import VANILLA
 from pytest_syslat.syscalls import SYSCALLS
 
 if TYPE_CHECKING:
-    from pytest_syslat.comparison import AnyTrial
     from pytest_syslat.experiment import Experiment
+    from pytest_syslat.pairing import AnyTrial
     from pytest_syslat.session import SyslatSession
     from pytest_syslat.stored import StoredRun
 
@@ -106,7 +106,7 @@ class Summary:
 
     def _write_figures(self, experiment: Experiment) -> None:
         screen, verbosity = self._screen, self._verbosity
-        results = experiment.results() if experiment.trials else []
+        results = experiment.analysis.results()
         if experiment.trials and verbosity >= -1:
             _write_table(screen, experiment, results)
         if experiment.trials and verbosity >= 0:
@@ -115,13 +115,13 @@ class Summary:
         if verbosity >= 1:
             _write_intervals(screen, results, every_cell=verbosity >= 2)
         _write_verdicts(screen, results, verbosity)
-        growth = experiment.growth() if experiment.trials else []
+        growth = experiment.analysis.growth()
         for told, verdict in comparison_lines(experiment.comparison, growth):
             if verdict or verbosity >= -1:
                 screen.line(told, STYLES[verdict] if verdict else "")
 
     def _write_places(self, experiment: Experiment) -> None:
-        splits = experiment.splits()
+        splits = experiment.analysis.splits()
         write_splits(self._screen, splits)
         settings = experiment.settings
         if settings.placement == "both" and settings.agents and not splits:
@@ -130,7 +130,7 @@ class Summary:
             )
         write_confirmation(self._screen, experiment.confirmation)
         write_attributions(
-            self._screen, experiment.attributions(), every_program=self._verbosity >= 2
+            self._screen, experiment.analysis.attributions(), every_program=self._verbosity >= 2
         )
 
     def _write_findings(self, experiment: Experiment) -> None:
