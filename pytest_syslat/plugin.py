@@ -88,7 +88,11 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Gen
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse wrong options at once, whatever is collected later."""
+    """Refuse wrong options at once, whatever is collected later; register our markers."""
+    from pytest_syslat.selection import MARKERS
+
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
     if given_on_command_line(config):
         read_settings(config, None)
         if _is_distributed(config):
@@ -142,6 +146,13 @@ def pytest_pycollect_makeitem(
 
         drop_empty(made)
     return made
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark items of ours."""
+    from pytest_syslat.selection import add_markers
+
+    add_markers(item)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -38,6 +38,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -56,7 +57,7 @@ from pytest_syslat.progress import Tell, silent
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
-from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.testbeds.protocol import Role, TestbedError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import Run
 
@@ -117,6 +118,10 @@ class FakeTestbed:
     def renew(self) -> None:
         pass
 
+    def run(self, command: Sequence[str], *, role: Role, timeout_s: float) -> Any:
+        event(f"run {' '.join(command)}")
+        return SimpleNamespace(stdout="6.1.0\n", ok=True)
+
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
@@ -128,6 +133,11 @@ class FakeTracer:
 
     def __init__(self, testbed: FakeTestbed, rootdir: Path, mode: str) -> None:
         self.mode = mode
+
+    def attach(self, syscall: Syscall) -> Any:
+        event(f"attach {syscall.name}")
+        trace = SimpleNamespace(succeeded=Distribution.from_counts({VANILLA_NS: 1000}))
+        return SimpleNamespace(begin=lambda: None, stop=lambda: (trace, b"", ""), end=lambda: None)
 
 
 class FakeWorkload:
