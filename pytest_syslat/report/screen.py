@@ -113,7 +113,7 @@ class Screen:
 
 
 def console(file: TextIO, *, width: int, colour: bool, live: bool = False) -> Console:
-    """Make a console of rich to which its environment variables mean nothing: pytest has decided.
+    """Make a console of rich that leaves nothing to rich's own guesses: pytest has decided.
 
     Args:
         file: Where it writes to.
@@ -141,7 +141,6 @@ def console(file: TextIO, *, width: int, colour: bool, live: bool = False) -> Co
         markup=False,
         emoji=False,
         highlight=False,
-        _environ={},
     )
 
 
