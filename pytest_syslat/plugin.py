@@ -28,6 +28,11 @@ PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
 OUR_ITEM_ID = re.compile(
     rf"\[({'|'.join(SYSCALLS)})-.+-(trial[0-9]+|{'|'.join(FIGURES)})(-[0-9]+)*\]$"
 )
+HELP_TITLE = (
+    "pytest-syslat: the latency that security agents add to system calls\n"
+    "  Example: pytest benchmarks --agent=auditd --syslat-budget='*:user<=+10%'\n"
+    "  Each option is an ini key, too, such as syslat_trials = 12"
+)
 XDIST_REFUSED = (
     "-n: measuring in parallel spoils every figure: run the benchmarks without pytest-xdist (-n 0)"
 )
@@ -42,11 +47,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add every option in its long form, and its ini key."""
-    group = parser.getgroup("syslat", "latency that security agents add (pytest-syslat)")
+    group = parser.getgroup("syslat", HELP_TITLE)
     for option in OPTIONS:
         if option.is_flag:
             group.addoption(
-                option.flag, dest=option.dest, action="store_const", const="true", help=option.help
+                option.flag,
+                dest=option.dest,
+                action="store_const",
+                const="true",
+                help=option.help_on_command_line,
             )
         else:
             group.addoption(
@@ -54,10 +63,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 dest=option.dest,
                 action="append" if option.repeatable else "store",
                 metavar=option.metavar,
-                help=option.help,
+                help=option.help_on_command_line,
             )
         ini_type: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
-        parser.addini(option.ini, option.help.replace("%%", "%"), type=ini_type, default=None)
+        parser.addini(option.ini, option.help_in_ini, type=ini_type, default=None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,12 +83,16 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Gen
             dest="syslat_agent",
             action="append",
             metavar="NAME",
-            help="short for --syslat-agent",
+            help="Short for --syslat-agent. Example: --agent=auditd",
         )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse wrong options at once, whatever is collected later."""
+    """Refuse wrong options at once, whatever is collected later; register our markers."""
+    from pytest_syslat.selection import MARKERS
+
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
     if given_on_command_line(config):
         read_settings(config, None)
         if _is_distributed(config):
@@ -133,6 +146,13 @@ def pytest_pycollect_makeitem(
 
         drop_empty(made)
     return made
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark items of ours."""
+    from pytest_syslat.selection import add_markers
+
+    add_markers(item)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,11 +19,29 @@ TRIAL_PARAMETER = "syslat_trial"
 CELL_PARAMETER = "syslat_cell"
 GROWTH_PARAMETER = "syslat_growth"
 PARAMETERS = (TRIAL_PARAMETER, CELL_PARAMETER, GROWTH_PARAMETER)
+OURS = frozenset({*PARAMETERS, "syslat_experiment", "syslat_rig"})
+"""A test that uses any of our fixtures uses one of these, if only by another."""
+MARKERS = {
+    "syslat": "tests that use pytest-syslat; added to them: -m 'not syslat' runs the others alone",
+    "syslat_trial": "tests that measure a trial; added to them",
+    "syslat_gate": "tests that judge an overhead or its growth by a budget; added to them",
+}
 
 
 def uses_syslat(fixturenames: Iterable[str]) -> bool:
     """Whether a test is parametrized by us."""
     return not set(PARAMETERS).isdisjoint(fixturenames)
+
+
+def add_markers(item: pytest.Item) -> None:
+    """Mark an item of ours, so that `-m` finds it."""
+    used = OURS.intersection(getattr(item, "fixturenames", ()))
+    if used:
+        item.add_marker("syslat")
+    if TRIAL_PARAMETER in used:
+        item.add_marker("syslat_trial")
+    if used & {CELL_PARAMETER, GROWTH_PARAMETER}:
+        item.add_marker("syslat_gate")
 
 
 def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:

@@ -194,8 +194,11 @@ class SyslatSession:
     def _open_experiment(self, cleanup: contextlib.ExitStack) -> Experiment:
         from pytest_syslat.agents.vanilla import Vanilla
         from pytest_syslat.experiment import Experiment
-        from pytest_syslat.report.terminal import TerminalProgress
+        from pytest_syslat.report.progress import TerminalProgress
 
+        progress = TerminalProgress(self.config)
+        cleanup.callback(progress.paused)
+        progress.preparing("preparing the testbed")
         rig = self._open_rig(cleanup)
         measured = {key.arm for key in self.measuring_plan.order}
         experiment = Experiment(
@@ -209,7 +212,7 @@ class SyslatSession:
             },
             rig=rig,
             claim_directory=self._claim_directory,
-            progress=TerminalProgress(self.config),
+            progress=progress,
             comparison=self.comparison,
         )
         cleanup.callback(self._close, experiment.close)

@@ -30,6 +30,7 @@ from pytest_syslat.ownership import members
 from pytest_syslat.placement import Holder, Placement, list_holders, placement_of_next
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder, contradiction, read_order
+from pytest_syslat.progress import Tell, silent
 from pytest_syslat.settings import Settings
 from pytest_syslat.split import Overheads
 from pytest_syslat.summary import figures_us
@@ -234,10 +235,6 @@ class Trial:
         }
 
 
-def _silent(step: str) -> None:
-    """Report no progress."""
-
-
 def operation_us(trace: Trace) -> float | None:
     """Mean of an open and the close that belongs to it, µs.
 
@@ -278,7 +275,7 @@ class Bench:
         self,
         key: TrialKey,
         agent: Agent,
-        progress: Callable[[str], None] = _silent,
+        progress: Tell = silent,
         *,
         tracer_first: TracerFirst | None = None,
     ) -> Trial:
@@ -335,7 +332,7 @@ class _TrialRun:
         syscall: Syscall,
         key: TrialKey,
         agent: Agent,
-        progress: Callable[[str], None],
+        progress: Tell,
         tracer_first: TracerFirst | None,
     ) -> None:
         self._bench = bench
@@ -381,7 +378,6 @@ class _TrialRun:
         drops_before = drops_untraced = self._agent.drops()
         untraced_s = 0.0
         if self._tracer_first is None or self._tracer_first.with_user:
-            self._progress("untraced")
             untraced_begin_s = time.monotonic()
             self._run_untraced()
             untraced_s = time.monotonic() - untraced_begin_s
@@ -397,7 +393,7 @@ class _TrialRun:
             self._start_sampler()
         bench.workload.run(self._syscall)
         self._tracing.begin()
-        self._progress("traced")
+        self._progress("traced", runs=bench.settings.runs(self._syscall.name))
         drops = self._agent.drops()
         if self._tracer_first is None:
             # Later than the last untraced run: an agent notices its last drops with a delay.
@@ -496,7 +492,9 @@ class _TrialRun:
         return read_tcp_counters(self._bench.testbed, LAT_CONNECT_PORT)
 
     def _run_untraced(self) -> None:
-        for _ in range(self._bench.settings.lmbench_reps):
+        runs = self._bench.settings.lmbench_reps
+        for run in range(runs):
+            self._progress("untraced", run=run, runs=runs)
             self.runs_untraced.append(self._bench.workload.run(self._syscall))
 
     def _check_place(self) -> None:
@@ -594,7 +592,7 @@ class _TrialRun:
     def _run_traced(self, tracing: Tracing) -> None:
         settings = self._bench.settings
         planned = settings.runs(self._syscall.name)
-        self._run_often(planned)
+        self._run_often(planned, None)
         calls = tracing.calls_so_far()
         while 0 < calls < settings.min_calls:
             # More of what will be refused anyway is only waiting time.
@@ -605,14 +603,17 @@ class _TrialRun:
             allowed = EXTRA_RUNS_FACTOR * planned - done
             if allowed <= 0:
                 break
-            self._run_often(min(missing, allowed))
+            self._run_often(min(missing, allowed), calls)
             calls = tracing.calls_so_far()
 
-    def _run_often(self, count: int) -> None:
-        begin_s = time.monotonic()
+    def _run_often(self, count: int, calls: int | None) -> None:
+        runs = len(self.runs_traced) + count
         for _ in range(count):
+            if self.runs_traced:
+                self._progress("traced", run=len(self.runs_traced), runs=runs, calls=calls)
+            begin_s = time.monotonic()
             self.runs_traced.append(self._bench.workload.run(self._syscall))
-        self._traced_s += time.monotonic() - begin_s
+            self._traced_s += time.monotonic() - begin_s
 
     def end(self) -> None:
         with contextlib.suppress(TestbedError):

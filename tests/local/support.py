@@ -151,8 +151,13 @@ def measure(
     at: Callable[[str], None] = lambda _step: None,
 ) -> Trial:
     """One real trial; `at` is told each step before it begins."""
+
+    def tell(name: str, *, run: int = 0, runs: int = 0, calls: int | None = None) -> None:
+        if not run:
+            at(name)
+
     return bench.measure(
-        TrialKey(syscall, arm, 1), agent or Vanilla(bench.testbed, ROOT), progress=at
+        TrialKey(syscall, arm, 1), agent or Vanilla(bench.testbed, ROOT), progress=tell
     )
 
 

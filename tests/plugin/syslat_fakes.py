@@ -37,8 +37,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -53,12 +54,13 @@ from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import TrialKey
+from pytest_syslat.progress import Tell, silent
 from pytest_syslat.report import written
 from pytest_syslat.report.written import Written
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
-from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.testbeds.protocol import Role, TestbedError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import Run
 
@@ -119,6 +121,10 @@ class FakeTestbed:
     def renew(self) -> None:
         pass
 
+    def run(self, command: Sequence[str], *, role: Role, timeout_s: float) -> Any:
+        event(f"run {' '.join(command)}")
+        return SimpleNamespace(stdout="6.1.0\n", ok=True)
+
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
@@ -130,6 +136,11 @@ class FakeTracer:
 
     def __init__(self, testbed: FakeTestbed, rootdir: Path, mode: str) -> None:
         self.mode = mode
+
+    def attach(self, syscall: Syscall) -> Any:
+        event(f"attach {syscall.name}")
+        trace = SimpleNamespace(succeeded=Distribution.from_counts({VANILLA_NS: 1000}))
+        return SimpleNamespace(begin=lambda: None, stop=lambda: (trace, b"", ""), end=lambda: None)
 
 
 class FakeWorkload:
@@ -277,7 +288,7 @@ def measure(
     bench: Bench,
     key: TrialKey,
     agent: Agent,
-    progress: Callable[[str], None] = print,
+    progress: Tell = silent,
     *,
     tracer_first: TracerFirst | None = None,
 ) -> Trial:
@@ -289,7 +300,8 @@ def measure(
     name = f"{key.id}-first" if tracer_first else key.id
     ATTEMPTS[name] += 1
     event(f"measure {name}")
-    progress("traced")
+    progress("traced", runs=2)
+    progress("traced", run=1, runs=2, calls=500)
     number = ATTEMPTS.total()
     if number == TABLE.get("interrupt"):
         raise KeyboardInterrupt
