@@ -7,6 +7,7 @@ pytest-benchmark are made of the calls that the tracer counted. Nothing is read 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -201,10 +202,8 @@ def _leave_out(benchmark: Any) -> None:
     def fail() -> None:
         raise _NothingToShow
 
-    try:
+    with contextlib.suppress(_NothingToShow):
         benchmark.pedantic(fail)
-    except _NothingToShow:
-        pass
 
 
 def note_verdict(config: pytest.Config, result: CellResult, name: str = "verdict") -> None:
