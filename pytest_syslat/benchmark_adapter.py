@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_syslat.settings import VANILLA
+
 if TYPE_CHECKING:
     from pytest_syslat.distribution import Distribution
     from pytest_syslat.gate import CellResult
@@ -52,7 +54,9 @@ AGENT_FACT = "agent "
 OUR_FACTS = "syslat"
 """Their key in pytest-benchmark's `machine_info`."""
 
-_ROWS: pytest.StashKey[dict[TrialKey, list[dict[str, Any]]]] = pytest.StashKey()
+_ROWS: pytest.StashKey[dict[str, tuple[TrialKey, dict[str, Any]]]] = pytest.StashKey()
+"""What each item, by its node id, has told of which trial."""
+
 _COMPARED: pytest.StashKey[list[Mapping[str, str]]] = pytest.StashKey()
 
 
@@ -131,12 +135,13 @@ class WithBenchmark:
         timer = mark.kwargs.get("timer") if mark else None
         if not isinstance(timer, Replay):
             return
-        if row.trial is None:
-            _leave_out(benchmark)
-            return
-        extra_info = _enter(benchmark, timer, row.trial)
         rows = request.config.stash.setdefault(_ROWS, {})
-        rows.setdefault(row.trial.key, []).append(extra_info)
+        item = request.node.nodeid
+        # A rerun has the trial of the run before.
+        if row.trial is None or item in rows:
+            _leave_out(benchmark)
+        else:
+            rows[item] = (row.trial.key, _enter(benchmark, timer, row.trial))
 
 
 class WithoutBenchmark:
@@ -215,10 +220,9 @@ def note_verdict(config: pytest.Config, result: CellResult, name: str = "verdict
         name: In `extra_info`.
     """
     cell = result.cell
-    for key, rows in config.stash.get(_ROWS, {}).items():
+    for key, extra_info in config.stash.get(_ROWS, {}).values():
         if (key.syscall, key.arm) == (cell.syscall, cell.agent):
-            for extra_info in rows:
-                extra_info.setdefault(name, {})[cell.figure] = str(result.verdict)
+            extra_info.setdefault(name, {})[cell.figure] = str(result.verdict)
 
 
 def machine_facts(facts: Mapping[str, str]) -> dict[str, str]:
@@ -226,7 +230,8 @@ def machine_facts(facts: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in facts.items()
-        if name in MACHINE_FACTS or name.startswith(AGENT_FACT)
+        if name in MACHINE_FACTS
+        or (name.startswith(AGENT_FACT) and name != f"{AGENT_FACT}{VANILLA}")
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from pytest_syslat.budget import FIGURES
+from pytest_syslat.settings import VANILLA
 from pytest_syslat.unpaired import growth_rows
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Properties: TypeAlias = list[tuple[str, object]]
 
-VERSIONS = ("kernel", "bpftrace", "lmbench")
+CONDITIONS = ("node", "testbed", "kernel", "bpftrace", "lmbench")
 """Facts of sysinfo that a figure hangs on most; the rest is in the files of the run."""
 
 CELL_FIGURES = (
@@ -66,7 +67,7 @@ def trial_properties(trial: Trial, facts: Mapping[str, str]) -> Properties:
         value_us = trial.figure_us(figure)
         if value_us is not None and not trial.refused:
             found.append((f"{figure}_us", f"{value_us:.3f}"))
-    return [*found, *_versions(trial.key.arm, facts)]
+    return [*found, *_conditions(trial.key.arm, facts)]
 
 
 def cell_properties(result: CellResult, facts: Mapping[str, str]) -> Properties:
@@ -86,7 +87,7 @@ def cell_properties(result: CellResult, facts: Mapping[str, str]) -> Properties:
         ("blocks", result.blocks),
         *((name, f"{value:.3f}") for name, value in figures if math.isfinite(value)),
         ("p_adjusted", f"{result.p_adjusted:.6g}"),
-        *_versions(cell.agent, facts),
+        *_conditions(cell.agent, facts),
     ]
 
 
@@ -102,17 +103,13 @@ def growth_properties(result: GrowthResult, placement: str, facts: Mapping[str, 
             (name, f"{value:.3f}" if isinstance(value, float) else value)
             for name, value in row.items()
         ),
-        *_versions(str(agent), facts),
+        *_conditions(str(agent), facts),
     ]
 
 
-def _versions(arm: str, facts: Mapping[str, str]) -> Iterator[tuple[str, object]]:
-    names = {
-        "node": "node",
-        "testbed": "testbed",
-        **{name: name for name in VERSIONS},
-        "agent_version": f"agent {arm}",
-    }
-    for name, fact in names.items():
-        if fact in facts:
-            yield name, facts[fact]
+def _conditions(arm: str, facts: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+    for name in CONDITIONS:
+        if name in facts:
+            yield name, facts[name]
+    if arm != VANILLA and f"agent {arm}" in facts:
+        yield "agent_version", facts[f"agent {arm}"]

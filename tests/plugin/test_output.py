@@ -37,12 +37,12 @@ def trial_lines(lines: Sequence[str]) -> list[str]:
 
 
 def summary_of(result: pytest.RunResult) -> list[str]:
-    """The lines of our section."""
+    """The lines of our section; a blank one parts it from that of pytest-benchmark."""
     begin = next(
         index for index, line in enumerate(result.outlines) if "syslat: latency of" in line
     )
     lines = result.outlines[begin + 1 :]
-    end = next(index for index, line in enumerate(lines) if line.startswith("==="))
+    end = next(index for index, line in enumerate(lines) if not line or line.startswith("==="))
     return lines[:end]
 
 
