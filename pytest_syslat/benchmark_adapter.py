@@ -100,6 +100,7 @@ class Replay:
         self._readings: Iterator[float] = iter(())
 
     def __call__(self) -> float:
+        """A reading in seconds."""
         return next(self._readings, time.perf_counter())
 
     def __repr__(self) -> str:

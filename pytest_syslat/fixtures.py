@@ -209,9 +209,7 @@ def judge_growth(
     def judged(cell: Cell) -> GrowthResult:
         result = syslat_experiment.judge_growth(cell)
         placement = syslat_experiment.comparison.growth_placement(syslat_experiment.trials)
-        set_properties(
-            request.node, growth_properties(result, placement, syslat_experiment.facts)
-        )
+        set_properties(request.node, growth_properties(result, placement, syslat_experiment.facts))
         note_verdict(request.config, result.tested, "growth_verdict")
         if _fails(result.tested, syslat_experiment):
             pytest.fail(growth_sentence(result), pytrace=False)

@@ -94,8 +94,8 @@ class SyslatSession:
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Compute the plan from the selected items and bring them into its order."""
-        from pytest_syslat.plan import build_plan
         from pytest_syslat.benchmark_adapter import mark
+        from pytest_syslat.plan import build_plan
         from pytest_syslat.selection import arrange, requested, split
 
         # Whoever has a test skipped, such as by --benchmark-skip, wants nothing measured for it.

@@ -77,7 +77,6 @@ def cell_properties(result: CellResult, facts: Mapping[str, str]) -> Properties:
     that the run could have told from none.
     """
     cell = result.cell
-    figures = [(name, getattr(result, name)) for name in CELL_FIGURES]
     return [
         ("syscall", cell.syscall),
         ("label", cell.agent),
@@ -85,8 +84,8 @@ def cell_properties(result: CellResult, facts: Mapping[str, str]) -> Properties:
         ("budget", str(result.budget)),
         ("verdict", str(result.verdict)),
         ("blocks", result.blocks),
-        *((name, f"{value:.3f}") for name, value in figures if math.isfinite(value)),
-        ("p_adjusted", f"{result.p_adjusted:.6g}"),
+        *_figures({name: getattr(result, name) for name in CELL_FIGURES}),
+        *_p_adjusted(result.p_adjusted),
         *_conditions(cell.agent, facts),
     ]
 
@@ -98,13 +97,23 @@ def growth_properties(result: GrowthResult, placement: str, facts: Mapping[str, 
     return [
         ("syscall", row.pop("syscall")),
         ("label", agent),
-        ("p_adjusted", f"{row.pop('p_adjusted'):.6g}"),
-        *(
-            (name, f"{value:.3f}" if isinstance(value, float) else value)
-            for name, value in row.items()
-        ),
+        *_p_adjusted(result.tested.p_adjusted),
+        *_figures({name: value for name, value in row.items() if name != "p_adjusted"}),
         *_conditions(str(agent), facts),
     ]
+
+
+def _figures(values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if not isinstance(value, float):
+            yield name, value
+        elif math.isfinite(value):
+            yield name, f"{value:.3f}"
+
+
+def _p_adjusted(value: float) -> Iterator[tuple[str, object]]:
+    if math.isfinite(value):
+        yield "p_adjusted", f"{value:.6g}"
 
 
 def _conditions(arm: str, facts: Mapping[str, str]) -> Iterator[tuple[str, object]]:
