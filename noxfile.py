@@ -17,7 +17,7 @@ OTHERS = (
     "pytest-cov",
     "pytest-github-actions-annotate-failures",
     "pytest-html",
-    "pytest-json-report-wip",
+    "pytest-json-report",
     "pytest-randomly",
     "pytest-repeat",
     "pytest-reportlog",

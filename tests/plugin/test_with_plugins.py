@@ -30,7 +30,7 @@ RUN = [
 
 def said(result: pytest.RunResult) -> str:
     """Both streams: one plugin writes its annotations to the second."""
-    return result.stdout.str() + result.stderr.str()
+    return f"{result.stdout.str()}\n{result.stderr.str()}"
 
 
 def ended_well(project: Project, result: pytest.RunResult) -> None:
@@ -156,6 +156,7 @@ def run_with(project: Project, monkeypatch: pytest.MonkeyPatch, *names: str) -> 
     return project.run_apart(*arguments, *RUN)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", INSTALLED)
 def test_each_alone(project: Project, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     result = run_with(project, monkeypatch, name)
