@@ -76,6 +76,8 @@ class Experiment:
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
         self.warnings: list[str] = []
+        self.facts: Mapping[str, str] = {}
+        """What the figures depend on, once all is in place."""
         self.record: RunRecord | None = None
         self._claim_directory = claim_directory
         self._selected = set(selected)
@@ -143,14 +145,14 @@ class Experiment:
             self.warnings += self.comparison.warnings
         self._progress.preparing(f"installing {', '.join(self.settings.agents) or VANILLA}")
         self._arms.prepare()
-        facts = collect_sysinfo(
+        self.facts = collect_sysinfo(
             rig.testbed, rig.workload, rig.tracer, self._arms.versions(), self.settings
         )
         # Last, so that a start which fails does not move an earlier run's files.
         self.record = RunRecord(self._claim_directory())
         self.record.note_comparison(self.comparison.as_dict())
-        self.record.open(self.settings, self.plan, facts)
-        self._progress.opened(facts)
+        self.record.open(self.settings, self.plan, self.facts)
+        self._progress.opened(self.facts)
         if self.settings.placement != "last":
             self._confirm(self._bench)
         if self.settings.attribute:

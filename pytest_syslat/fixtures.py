@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_syslat.benchmark_adapter import Row
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell, CellResult
     from pytest_syslat.plan import TrialKey
@@ -184,16 +185,9 @@ def tcp_server(syslat_rig: Rig) -> TcpServer:
     return _part(lambda: syslat_rig.server)
 
 
-def _set_properties(request: pytest.FixtureRequest, properties: list[tuple[str, object]]) -> None:
-    """Give an item its properties for JUnit; a rerun replaces those of the run before."""
-    names = {name for name, _ in properties}
-    kept = [each for each in request.node.user_properties if each[0] not in names]
-    request.node.user_properties[:] = [*kept, *properties]
-
-
 @pytest.fixture
 def measure(
-    syslat_experiment: Experiment, request: pytest.FixtureRequest
+    syslat_experiment: Experiment, _syslat_row: Row, request: pytest.FixtureRequest
 ) -> Callable[[TrialKey], Trial]:
     """Measure a trial; the test fails if the trial is refused.
     For example:
@@ -201,6 +195,7 @@ def measure(
             trial = measure(syslat_trial)
             assert trial.distribution.count >= 1000
     """
+    from pytest_syslat.report.properties import key_properties, set_properties, trial_properties
 
     def measured(key: TrialKey) -> Trial:
         if key not in syslat_experiment.planned:
@@ -208,23 +203,12 @@ def measure(
                 f"{key.id} is not in the plan: ask for the trials that syslat_trial gives",
                 pytrace=False,
             )
+        set_properties(request.node, key_properties(key))
         if not syslat_experiment.needs(key):
             pytest.skip(f"all verdicts stand after {syslat_experiment.plan.blocks} blocks")
         trial = syslat_experiment.measure(key)
-        properties: list[tuple[str, object]] = [
-            ("syscall", key.syscall),
-            ("label", key.arm),
-            ("trial", key.trial),
-            ("node", trial.node),
-            ("placement", str(trial.placement)),
-            ("calls", trial.distribution.count),
-            ("attempt", trial.attempt),
-        ]
-        for figure in ("p50", "p90", "p99", "mean", "user"):
-            value_us = trial.figure_us(figure)
-            if value_us is not None and not trial.refused:
-                properties.append((f"{figure}_us", f"{value_us:.3f}"))
-        _set_properties(request, properties)
+        set_properties(request.node, trial_properties(trial, syslat_experiment.facts))
+        _syslat_row.measured(trial)
         if trial.refused:
             pytest.fail(
                 f"{key.id} is refused: {'; '.join(trial.reasons)}",
@@ -237,7 +221,7 @@ def measure(
 
 @pytest.fixture
 def judge(
-    syslat_experiment: Experiment, request: pytest.FixtureRequest
+    syslat_experiment: Experiment, _syslat_row: Row, request: pytest.FixtureRequest
 ) -> Callable[[Cell], CellResult]:
     """Judge a cell against its budget; the test fails if the overhead is above it.
     For example, with --agent and --syslat-budget:
@@ -247,36 +231,14 @@ def judge(
 
     An inconclusive verdict is reported and fails only under `--syslat-strict`.
     """
+    from pytest_syslat.benchmark_adapter import note_verdict
+    from pytest_syslat.report.properties import cell_properties, set_properties
     from pytest_syslat.report.terminal import cell_sentence
 
     def judged(cell: Cell) -> CellResult:
         result = syslat_experiment.judge(cell)
-        _set_properties(
-            request,
-            [
-                ("syscall", cell.syscall),
-                ("label", cell.agent),
-                ("figure", cell.figure),
-                ("budget", str(result.budget)),
-                ("verdict", str(result.verdict)),
-                ("blocks", result.blocks),
-                *(
-                    (name, f"{getattr(result, name):.3f}")
-                    for name in (
-                        "vanilla_us",
-                        "agent_us",
-                        "delta_us",
-                        "delta_pct",
-                        "ci_low_us",
-                        "ci_high_us",
-                        "ci_low_pct",
-                        "ci_high_pct",
-                        "mde_us",
-                    )
-                ),
-                ("p_adjusted", f"{result.p_adjusted:.6g}"),
-            ],
-        )
+        set_properties(request.node, cell_properties(result, syslat_experiment.facts))
+        note_verdict(request.config, result)
         if _fails(result, syslat_experiment):
             pytest.fail(cell_sentence(result), pytrace=False)
         return result
@@ -286,7 +248,7 @@ def judge(
 
 @pytest.fixture
 def judge_growth(
-    syslat_experiment: Experiment, request: pytest.FixtureRequest
+    syslat_experiment: Experiment, _syslat_row: Row, request: pytest.FixtureRequest
 ) -> Callable[[Cell], GrowthResult]:
     """Judge how far an overhead has grown since the run of `--syslat-against`.
     The test fails if it has grown by more than the growth budget.
@@ -297,25 +259,15 @@ def judge_growth(
 
     An inconclusive verdict is reported and fails only under `--syslat-strict`.
     """
+    from pytest_syslat.benchmark_adapter import note_verdict
     from pytest_syslat.report.growth import growth_sentence
-    from pytest_syslat.unpaired import growth_rows
+    from pytest_syslat.report.properties import growth_properties, set_properties
 
     def judged(cell: Cell) -> GrowthResult:
         result = syslat_experiment.judge_growth(cell)
         placement = syslat_experiment.comparison.growth_placement(syslat_experiment.trials)
-        [row] = growth_rows([result], placement)
-        _set_properties(
-            request,
-            [
-                ("syscall", row.pop("syscall")),
-                ("label", row.pop("agent")),
-                ("p_adjusted", f"{row.pop('p_adjusted'):.6g}"),
-                *(
-                    (name, f"{value:.3f}" if isinstance(value, float) else value)
-                    for name, value in row.items()
-                ),
-            ],
-        )
+        set_properties(request.node, growth_properties(result, placement, syslat_experiment.facts))
+        note_verdict(request.config, result.tested, "growth_verdict")
         if _fails(result.tested, syslat_experiment):
             pytest.fail(growth_sentence(result), pytrace=False)
         return result

@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import re
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -89,11 +89,16 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Gen
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse wrong options at once, whatever is collected later; register our markers."""
+    from pytest_syslat import benchmark_adapter as adapter
     from pytest_syslat.selection import MARKERS
 
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    on = adapter.is_on(config)
+    config.pluginmanager.register(adapter.WithBenchmark() if on else adapter.WithoutBenchmark())
     if given_on_command_line(config):
+        if on and config.option.benchmark_columns is None:
+            config.option.benchmark_columns = list(adapter.DEFAULT_COLUMNS)
         read_settings(config, None)
         if _is_distributed(config):
             raise pytest.UsageError(XDIST_REFUSED)
@@ -158,18 +163,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """After every plugin has selected and shuffled: compute the plan, restore its order."""
-    from pytest_syslat.selection import requested
-
     config, items = session.config, session.items
     if hasattr(config, "workerinput"):
         return
     if PROBLEM in config.stash:
         raise config.stash[PROBLEM]
     if SESSION in config.stash:
-        if config.getoption("benchmark_only", False) and any(map(requested, items)):
-            raise pytest.UsageError(
-                "--benchmark-only: would skip every trial and every gate: leave it out"
-            )
         config.stash[SESSION].plan(items)
 
 
@@ -207,6 +206,7 @@ def pytest_report_teststatus(
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -216,6 +216,33 @@ def pytest_terminal_summary(
         from pytest_syslat.report.terminal import write_summary
 
         write_summary(terminalreporter, ours)
+    elif ours is not None and ours.all_skipped and not config.option.collectonly:
+        terminalreporter.write_line(
+            "syslat: every test that measures or judges is skipped: no figure, no verdict, no file"
+        )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, object]
+) -> None:
+    """Tell pytest-benchmark of the node that was measured, which may be another machine."""
+    ours = config.stash.get(SESSION, None)
+    if ours is not None and ours.experiment is not None:
+        from pytest_syslat.benchmark_adapter import OUR_FACTS, machine_facts
+
+        machine_info[OUR_FACTS] = machine_facts(ours.experiment.facts)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, object], compared_benchmark: dict[str, Any]
+) -> Generator[None, object, object]:
+    """Keep what an earlier run tells of its node until this run's node is known."""
+    from pytest_syslat.benchmark_adapter import put_off_comparison
+
+    put_off_comparison(config, machine_info, compared_benchmark["machine_info"])
+    return (yield)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

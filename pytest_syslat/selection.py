@@ -123,7 +123,7 @@ def arrange(items: list[pytest.Item], plan: Plan) -> None:
         if asked is None:
             return (0, 0)
         if isinstance(asked, TrialKey):
-            return (1, position[asked])
+            return (1, position.get(asked, len(position)))
         return (2, 0)
 
     items.sort(key=rank)

@@ -63,6 +63,8 @@ class SyslatSession:
         self.trials: list[TrialKey] = []
         self.cells: list[Cell] = []
         self.trial_nodeids: set[str] = set()
+        self.all_skipped = False
+        """Whether marks have every test of ours skipped."""
         self.experiment: Experiment | None = None
         self.rig: Rig | None = None
         self.warnings: list[str] = []
@@ -95,10 +97,15 @@ class SyslatSession:
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Compute the plan from the selected items and bring them into its order."""
+        from pytest_syslat.benchmark_adapter import mark
         from pytest_syslat.plan import build_plan
         from pytest_syslat.selection import arrange, requested, split
 
-        self.trials, self.cells = split(items)
+        # Whoever has a test skipped, such as by --benchmark-skip, wants nothing measured for it.
+        wanted = [item for item in items if item.get_closest_marker("skip") is None]
+        self.all_skipped = bool(items) and not any(map(requested, wanted))
+        self.trials, self.cells = split(wanted)
+        mark(wanted)
         self.measuring_plan = build_plan(
             trials=self.trials,
             judged={(cell.syscall, cell.agent) for cell in self.cells},
@@ -193,6 +200,7 @@ class SyslatSession:
 
     def _open_experiment(self, cleanup: contextlib.ExitStack) -> Experiment:
         from pytest_syslat.agents.vanilla import Vanilla
+        from pytest_syslat.benchmark_adapter import comparison_warnings
         from pytest_syslat.experiment import Experiment
         from pytest_syslat.report.progress import TerminalProgress
 
@@ -217,6 +225,7 @@ class SyslatSession:
         )
         cleanup.callback(self._close, experiment.close)
         experiment.open()
+        self.warnings += comparison_warnings(self.config, experiment.facts)
         return experiment
 
     def _close(self, close: Callable[[], list[str]]) -> None:

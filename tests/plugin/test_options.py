@@ -215,14 +215,6 @@ def test_xdist_that_distributes_nothing_is_fine(project: Project, arguments: lis
     assert project.measured == ["connect-vanilla-trial1"]
 
 
-def test_benchmark_only_would_skip_every_gate(project: Project) -> None:
-    result = project.run("benchmarks", "--benchmark-only")
-    assert usage_errors(result) == [
-        "--benchmark-only: would skip every trial and every gate: leave it out"
-    ]
-    assert project.events == []
-
-
 def settings_of(project: Project, *arguments: str) -> dict[str, Any]:
     result = project.run("benchmarks", "-k", "connect and trial1", *arguments, warmup=True)
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
