@@ -30,7 +30,6 @@ from pytest_syslat.records import RunRecord
 from pytest_syslat.rig import Rig
 from pytest_syslat.sequential import LOOKS, next_look
 from pytest_syslat.settings import VANILLA, Settings
-from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
@@ -371,7 +370,7 @@ class Experiment:
         if (key.syscall, key.arm) in self.attributed:
             return
         step("attributing")
-        syscall, agent = SYSCALLS[key.syscall], self._arms.agent(key.arm)
+        syscall, agent = self.settings.syscall(key.syscall), self._arms.agent(key.arm)
         try:
             found = attribute(self._bench, syscall, key.arm, agent, self._known)
         except Exception as error:  # a pass beside the trial must not cost it
@@ -448,7 +447,7 @@ class Experiment:
         names = sorted({key.syscall for key in self.plan.order})
         while time.monotonic() < deadline:
             for name in names:
-                self._rig.workload.run(SYSCALLS[name])
+                self._rig.workload.run(self.settings.syscall(name))
 
     def _not_measured(self, key: TrialKey, finding: Finding) -> Trial:
         return Trial(

@@ -99,6 +99,7 @@ class SyslatSession:
         self.measuring_plan = build_plan(
             trials=self.trials,
             judged={(cell.syscall, cell.agent) for cell in self.cells},
+            syscalls=self.settings.syscall_names,
             arms=self.settings.arms,
             blocks=self.settings.trials,
             seed=self.settings.seed,

@@ -26,7 +26,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 COMM = re.compile(rf"[A-Za-z0-9_.:+-]{{1,{LONGEST_COMM}}}")
 SUCCESS = re.compile(r"ret (>=|>|==|!=) (-?[0-9]{1,18})")
 PLACEHOLDER = re.compile(r"\{[^}]*\}?")
-PACED = ("open", "exec", "connect")
+PACED = {"open": "lat_syscall", "exec": "lat_proc", "connect": "lat_connect"}
+"""The operations of `--syslat-rate`, by the name under which our program makes them."""
 MOST_ARGUMENTS = 6
 INTERNAL = {"name", "operation"}
 """Fields that no file sets: a file's name is the syscall's, and an operation needs a program."""
@@ -49,7 +50,7 @@ def find_syscalls(config: pytest.Config) -> dict[str, Syscall]:
                 raise SyscallProblem(f"{HOOK}: {each.name} {TAKEN}")
             if each.name in added:
                 raise SyscallProblem(
-                    f"{HOOK}: {each.name} is there already, in {DIRECTORY}/{each.name}.toml or from "
+                    f"{HOOK}: {each.name} is there already, from {DIRECTORY}/ or "
                     "another conftest: choose another name"
                 )
             added[each.name] = each
@@ -135,31 +136,29 @@ def check(entry: Syscall, origin: str) -> None:
     and whether bpftrace takes the expression.
     """
     for field in ("name", "tracepoint"):
-        text = getattr(entry, field)
-        if not isinstance(text, str) or not NAME.fullmatch(text):
+        if not isinstance(text := _given(entry, field), str) or not NAME.fullmatch(text):
             raise SyscallProblem(
-                f"{origin}: {field}: {text!r} is not valid: small letters, digits and _ are needed, "
-                "such as close"
+                f"{origin}: {field}: {text!r} is not valid: small letters, digits and "
+                "_ are needed, such as close"
             )
     _check_command(entry, origin)
-    if not isinstance(entry.comm, str) or not COMM.fullmatch(entry.comm):
+    if not isinstance(_given(entry, "comm"), str) or not COMM.fullmatch(entry.comm):
         raise SyscallProblem(
             f"{origin}: comm: {entry.comm!r} is not valid: a program's name of 1 to {LONGEST_COMM} "
             "bytes is needed, as in /proc/PID/comm"
         )
-    if not isinstance(entry.success, str) or not SUCCESS.fullmatch(entry.success):
+    if not isinstance(_given(entry, "success"), str) or not SUCCESS.fullmatch(entry.success):
         raise SyscallProblem(
             f"{origin}: success: {entry.success!r} is not valid: 'ret', a comparison (>=, >, ==, "
             "!=) and a number are needed, such as 'ret >= 0'"
         )
-    if not isinstance(entry.other, str) or re.search(r"[{};\n]|/\*|//", entry.other):
+    if not isinstance(_given(entry, "other"), str) or re.search(r"[{};\n]|/\*|//", entry.other):
         raise SyscallProblem(
             f"{origin}: other: {entry.other!r} is not valid: one expression of bpftrace is needed, "
             "such as 'args->flags & 0x80000'"
         )
     for field in ("call", "other_calls"):
-        text = getattr(entry, field)
-        if not isinstance(text, str) or re.search(r"\n|\*/", text):
+        if not isinstance(text := _given(entry, field), str) or re.search(r"\n|\*/", text):
             raise SyscallProblem(f"{origin}: {field}: one line of text is needed")
     if entry.other and entry.follows_openat:
         raise SyscallProblem(
@@ -169,13 +168,23 @@ def check(entry: Syscall, origin: str) -> None:
         raise SyscallProblem(
             f"{origin}: paced: {entry.paced!r} is not valid: allowed is {', '.join(PACED)}"
         )
+    if entry.paced and entry.comm != PACED[entry.paced]:
+        raise SyscallProblem(
+            f"{origin}: paced: {entry.paced!r} is made by {PACED[entry.paced]}, and comm is "
+            f"{entry.comm!r}: leave paced out"
+        )
     _check_mark(entry, origin)
 
 
+def _given(entry: Syscall, field: str) -> Any:
+    """A field of an entry that a conftest has made, of whatever type."""
+    return getattr(entry, field)
+
+
 def _check_command(entry: Syscall, origin: str) -> None:
-    words = entry.command
+    words = _given(entry, "command")
     if (
-        not isinstance(words, tuple | list)
+        not isinstance(words, tuple)
         or not words
         or not all(isinstance(each, str) for each in words)
     ):
@@ -202,7 +211,7 @@ def _check_mark(entry: Syscall, origin: str) -> None:
     if entry.mark is None:
         return
     if (
-        not isinstance(entry.mark, tuple | list)
+        not isinstance(_given(entry, "mark"), tuple)
         or not all(type(each) is int and -(2**63) <= each < 2**63 for each in entry.mark)
         or len(entry.mark) > MOST_ARGUMENTS
     ):

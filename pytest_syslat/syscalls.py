@@ -35,8 +35,8 @@ class Syscall:
     success: str = "ret >= 0"
     """Which return values are those of a call that succeeded."""
     other: str = ""
-    """A bpftrace expression that holds at entry for calls of the process that are not measured, such
-    as `args->flags & 0x80000`; they are counted apart."""
+    """A bpftrace expression that holds at entry for calls of the process that are not measured,
+    such as `args->flags & 0x80000`; they are counted apart."""
     other_calls: str = ""
     """Which calls these are, in words."""
     follows_openat: bool = False
@@ -57,6 +57,9 @@ class Syscall:
 
     def __post_init__(self) -> None:
         """Fill in what follows from the rest."""
+        for field in ("command", "mark"):
+            if isinstance(value := getattr(self, field), list):
+                object.__setattr__(self, field, tuple(value))
         program = PurePosixPath(self.command[0]).name if self.command else ""
         for field, value in (
             ("comm", program[:LONGEST_COMM]),

@@ -6,6 +6,8 @@ is called `MARK_COMM`. No workload has that name, so whatever a workload's call 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_syslat.syscalls import FILE, OPENAT, SERVER, Syscall
@@ -16,70 +18,32 @@ MARKED = 1
 """What stands for a start stamp while a mark is made; no clock has shown it since the boot."""
 EFAULT = 14
 
-BUCKETS = """\
-      $ns = (int64)($end - $start);
-      if ($ns >= 65536) {
-        if ($ns < 1048576) {
-          $ns = (($ns >> 8) << 8) + 128;
-        } else if ($ns < 16777216) {
-          $ns = (($ns >> 12) << 12) + 2048;
-        } else if ($ns < 268435456) {
-          $ns = (($ns >> 16) << 16) + 32768;
-        } else {
-          $ns = (($ns >> 20) << 20) + 524288;
-        }
-      }
-"""
-FOLLOWS_OPENAT = """\
-tracepoint:syscalls:sys_enter_openat
-/cgroup == (uint64)$1/
-{{
-  if (comm == "{comm}" && (args->flags & 0x80000) == 0) {{
-    @opening[curtask] = (uint64)1;
-  }} else if (@opened[curtask]) {{
-    delete(@opened[curtask]);
-  }}
-}}
-
-tracepoint:syscalls:sys_exit_openat
-/cgroup == (uint64)$1/
-{{
-  if (@opening[curtask]) {{
-    delete(@opening[curtask]);
-    if (args->ret >= 0) {{
-      @opened[curtask] = (uint64)args->ret + 1;
-    }} else if (@opened[curtask]) {{
-      delete(@opened[curtask]);
-    }}
-  }}
-}}
-"""
-SUMMED_CLOSE = """\
-tracepoint:syscalls:sys_enter_close
-/cgroup == (uint64)$1/
-{
-  $opened = @opened[curtask];
-  if ($opened) {
-    delete(@opened[curtask]);
-    if ((uint64)args->fd + 1 == $opened) {
-      @closing[curtask] = nsecs;
-    }
-  }
-}
-
-tracepoint:syscalls:sys_exit_close
-{
-  $end = nsecs;
-  if (cgroup == (uint64)$1) {
-    $start = @closing[curtask];
-    if ($start) {
-      delete(@closing[curtask]);
-      @close_ns = sum((uint64)($end - $start));
-      @close_calls = count();
-    }
-  }
-}
-"""
+IN_SCOPE = "cgroup == (uint64)$1"
+"""Whose calls count; where no cgroup v2 is, the tracer puts a pid namespace in its place."""
+PER_EVENT = (
+    "One line a call: latency in ns, return value. Each line wakes bpftrace, which slows the",
+    "measured call: prefer the program that counts in the kernel, trace_*.bt.",
+)
+PER_LATENCY = (
+    "Nothing leaves the kernel while calls are measured: a per-CPU counter is kept for each",
+    "latency, so no event can be lost and the cost of tracing is small. Latencies are exact below",
+    "65,536 ns. Above, they are the middles of steps of at most 1/256, so that the number of keys",
+    "stays bounded.",
+)
+BUCKETS = (
+    "$ns = (int64)($end - $start);",
+    "if ($ns >= 65536) {",
+    "  if ($ns < 1048576) {",
+    "    $ns = (($ns >> 8) << 8) + 128;",
+    "  } else if ($ns < 16777216) {",
+    "    $ns = (($ns >> 12) << 12) + 2048;",
+    "  } else if ($ns < 268435456) {",
+    "    $ns = (($ns >> 16) << 16) + 32768;",
+    "  } else {",
+    "    $ns = (($ns >> 20) << 20) + 524288;",
+    "  }",
+    "}",
+)
 
 
 def script_name(syscall: Syscall, mode: str, *, whole_operation: bool = False) -> str:
@@ -108,13 +72,177 @@ def script(syscall: Syscall, mode: str, *, whole_operation: bool = False) -> str
             there is a program for that: of `openat`, unless each call is an event.
     """
     whole = whole_operation and syscall.operation is not None and mode == DISTRIBUTION
-    probes = [FOLLOWS_OPENAT.format(comm=syscall.comm)] if syscall.follows_openat else []
+    probes = _opened_files(syscall.comm) if syscall.follows_openat else []
     probes += [_entry(syscall), _exit(syscall, mode, whole)]
     if whole:
-        probes.append(SUMMED_CLOSE)
+        probes += _summed_closes()
     if syscall.mark is None:
         probes.append(_marked_by_openat(syscall, mode))
     return "\n".join([_head(syscall, mode, whole), *probes])
+
+
+def _opened_files(comm: str) -> list[str]:
+    """Probes that keep, for each task, the descriptor that its last openat has returned."""
+    forget = ["if (@opened[curtask]) {", "  delete(@opened[curtask]);", "}"]
+    measured = f'comm == "{comm}" && (args->flags & 0x80000) == 0'
+    return [
+        _probe(
+            OPENAT.events[0],
+            _either(measured, ["@opening[curtask] = (uint64)1;"], forget),
+            filtered=True,
+        ),
+        _probe(
+            OPENAT.events[1],
+            [
+                "if (@opening[curtask]) {",
+                "  delete(@opening[curtask]);",
+                *_indented(
+                    _either("args->ret >= 0", ["@opened[curtask] = (uint64)args->ret + 1;"], forget)
+                ),
+                "}",
+            ],
+            filtered=True,
+        ),
+    ]
+
+
+def _summed_closes() -> list[str]:
+    """Probes that sum the closes of files that a counted openat has just opened."""
+    return [
+        _probe(
+            "sys_enter_close",
+            [
+                "$opened = @opened[curtask];",
+                "if ($opened) {",
+                "  delete(@opened[curtask]);",
+                "  if ((uint64)args->fd + 1 == $opened) {",
+                "    @closing[curtask] = nsecs;",
+                "  }",
+                "}",
+            ],
+            filtered=True,
+        ),
+        _probe(
+            "sys_exit_close",
+            [
+                "$end = nsecs;",
+                f"if ({IN_SCOPE}) {{",
+                "  $start = @closing[curtask];",
+                "  if ($start) {",
+                "    delete(@closing[curtask]);",
+                "    @close_ns = sum((uint64)($end - $start));",
+                "    @close_calls = count();",
+                "  }",
+                "}",
+            ],
+        ),
+    ]
+
+
+def _entry(syscall: Syscall) -> str:
+    stamp = ["@start[curtask] = nsecs;"]
+    aside = ["@other = count();", "if (@start[curtask]) {", "  delete(@start[curtask]);", "}"]
+    if syscall.follows_openat:
+        measured = "@opened[curtask] == (uint64)args->fd + 1"
+        inner = _either(measured, ["delete(@opened[curtask]);", *stamp], aside)
+    elif syscall.other:
+        inner = _either(syscall.other, aside, stamp)
+    else:
+        inner = stamp
+    own_mark = [
+        f'}} else if (comm == "{MARK_COMM}") {{',
+        f"  @start[curtask] = (uint64){MARKED};",
+    ]
+    return _probe(
+        syscall.events[0],
+        [
+            f'if (comm == "{syscall.comm}") {{',
+            *_indented(inner),
+            *(own_mark if syscall.mark is not None else []),
+            "} else if (@start[curtask]) {",
+            "  delete(@start[curtask]);",
+            "}",
+        ],
+        filtered=True,
+    )
+
+
+def _exit(syscall: Syscall, mode: str, whole: bool) -> str:
+    succeeded = f"args->{syscall.success}"
+    body = []
+    if syscall.task_per_call:
+        body += [
+            "// Each call has a task of its own: its stamp would stay for ever.",
+            "delete(@start[curtask]);",
+        ]
+    if mode == EVENTS:
+        counted = [
+            'printf("%lld %lld\\n", (int64)($end - $start), (int64)args->ret);',
+            "@total = count();",
+        ]
+    else:
+        body += BUCKETS
+        opened = ["@opened[curtask] = (uint64)args->ret + 1;"] if whole else []
+        counted = _either(
+            succeeded,
+            ["@ns[$ns] = count();", "@total = count();", *opened],
+            ["@failed[-args->ret, $ns] = count();", "@total = count();"],
+        )
+    if syscall.mark is None:
+        body += counted
+    else:
+        answer = [
+            "// The mark fails; what else the marking process calls is nothing to us.",
+            f"if (!({succeeded})) {{",
+            *_indented(_printed(syscall, mode, whole)),
+            "}",
+        ]
+        body += _either(f"$start == (uint64){MARKED}", answer, counted)
+    in_this_task = " && args->ret != 0" if syscall.returns_in_child else ""
+    return _probe(
+        syscall.events[1],
+        [
+            "$end = nsecs;",
+            f"if ({IN_SCOPE}{in_this_task}) {{",
+            "  $start = @start[curtask];",
+            "  if ($start) {",
+            *_indented(body, 4),
+            "  }",
+            "}",
+        ],
+    )
+
+
+def _marked_by_openat(syscall: Syscall, mode: str) -> str:
+    """The last probe: it is attached when the others are."""
+    return _probe(
+        OPENAT.events[1],
+        [
+            f'if (comm == "{MARK_COMM}" && args->ret == -{EFAULT}) {{',
+            *_indented(_printed(syscall, mode, whole=False)),
+            "}",
+        ],
+        filtered=True,
+    )
+
+
+def _probe(event: str, body: Sequence[str], *, filtered: bool = False) -> str:
+    lines = [
+        f"tracepoint:syscalls:{event}",
+        *([f"/{IN_SCOPE}/"] if filtered else []),
+        "{",
+        *_indented(body),
+        "}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _either(condition: str, then: Sequence[str], otherwise: Sequence[str]) -> list[str]:
+    return [f"if ({condition}) {{", *_indented(then), "} else {", *_indented(otherwise), "}"]
+
+
+def _indented(lines: Sequence[str], by: int = 2) -> list[str]:
+    return [f"{' ' * by}{line}" for line in lines]
 
 
 def _maps(syscall: Syscall, mode: str, whole: bool) -> list[str]:
@@ -125,178 +253,49 @@ def _maps(syscall: Syscall, mode: str, whole: bool) -> list[str]:
     return [*counted, "@total"]
 
 
-def _printed(syscall: Syscall, mode: str, whole: bool, indent: int) -> str:
-    return "".join(
-        f"{' ' * indent}print({each});\n" for each in _maps(syscall, mode, whole)
-    )
-
-
-def _entry(syscall: Syscall) -> str:
-    stamp = "@start[curtask] = nsecs;"
-    if syscall.follows_openat:
-        condition, delete = "@opened[curtask] == (uint64)args->fd + 1", ["delete(@opened[curtask]);"]
-        inner = _if_measured(condition, [*delete, stamp])
-    elif syscall.other:
-        inner = _if_other(syscall.other, stamp)
-    else:
-        inner = f"    {stamp}\n"
-    own_mark = (
-        f'  }} else if (comm == "{MARK_COMM}") {{\n    @start[curtask] = (uint64){MARKED};\n'
-        if syscall.mark is not None
-        else ""
-    )
-    return (
-        f"tracepoint:syscalls:{syscall.events[0]}\n"
-        "/cgroup == (uint64)$1/\n"
-        "{\n"
-        f'  if (comm == "{syscall.comm}") {{\n'
-        f"{inner}"
-        f"{own_mark}"
-        "  } else if (@start[curtask]) {\n"
-        "    delete(@start[curtask]);\n"
-        "  }\n"
-        "}\n"
-    )
-
-
-FORGET = "      if (@start[curtask]) {\n        delete(@start[curtask]);\n      }\n"
-
-
-def _if_other(condition: str, stamp: str) -> str:
-    return (
-        f"    if ({condition}) {{\n"
-        "      @other = count();\n"
-        f"{FORGET}"
-        "    } else {\n"
-        f"      {stamp}\n"
-        "    }\n"
-    )
-
-
-def _if_measured(condition: str, statements: list[str]) -> str:
-    return (
-        f"    if ({condition}) {{\n"
-        + "".join(f"      {each}\n" for each in statements)
-        + "    } else {\n"
-        "      @other = count();\n"
-        f"{FORGET}"
-        "    }\n"
-    )
-
-
-def _exit(syscall: Syscall, mode: str, whole: bool) -> str:
-    succeeded = f"args->{syscall.success}"
-    in_this_task = " && args->ret != 0" if syscall.returns_in_child else ""
-    deleted = (
-        "      // Each call has a task of its own: its stamp would stay for ever.\n"
-        "      delete(@start[curtask]);\n"
-        if syscall.task_per_call
-        else ""
-    )
-    mark = (
-        f"      if ($start == (uint64){MARKED}) {{\n"
-        "        // The mark fails; what else the marking process calls is nothing to us.\n"
-        f"        if (!({succeeded})) {{\n"
-        f"{_printed(syscall, mode, whole, 10)}"
-        "        }\n"
-        if syscall.mark is not None
-        else ""
-    )
-    if mode == EVENTS:
-        counted = (
-            'printf("%lld %lld\\n", (int64)($end - $start), (int64)args->ret);',
-            "@total = count();",
-        )
-        body = deleted + (
-            mark + "      } else {\n" + "".join(f"        {each}\n" for each in counted) + "      }\n"
-            if mark
-            else "".join(f"      {each}\n" for each in counted)
-        )
-    else:
-        opened = "        @opened[curtask] = (uint64)args->ret + 1;\n" if whole else ""
-        first = f"{mark}      }} else if ({succeeded}) {{\n" if mark else f"      if ({succeeded}) {{\n"
-        body = (
-            f"{deleted}{BUCKETS}{first}"
-            "        @ns[$ns] = count();\n"
-            "        @total = count();\n"
-            f"{opened}"
-            "      } else {\n"
-            "        @failed[-args->ret, $ns] = count();\n"
-            "        @total = count();\n"
-            "      }\n"
-        )
-    return (
-        f"tracepoint:syscalls:{syscall.events[1]}\n"
-        "{\n"
-        "  $end = nsecs;\n"
-        f"  if (cgroup == (uint64)$1{in_this_task}) {{\n"
-        "    $start = @start[curtask];\n"
-        "    if ($start) {\n"
-        f"{body}"
-        "    }\n"
-        "  }\n"
-        "}\n"
-    )
-
-
-def _marked_by_openat(syscall: Syscall, mode: str) -> str:
-    """The last probe: it is attached when the others are."""
-    return (
-        f"tracepoint:syscalls:{OPENAT.events[1]}\n"
-        "/cgroup == (uint64)$1/\n"
-        "{\n"
-        f'  if (comm == "{MARK_COMM}" && args->ret == -{EFAULT}) {{\n'
-        f"{_printed(syscall, mode, False, 4)}"
-        "  }\n"
-        "}\n"
-    )
+def _printed(syscall: Syscall, mode: str, whole: bool) -> list[str]:
+    return [f"print({each});" for each in _maps(syscall, mode, whole)]
 
 
 def _head(syscall: Syscall, mode: str, whole: bool) -> str:
     name = script_name(syscall, mode, whole_operation=whole)
     command = " ".join(syscall.command).replace(FILE, "FILE").replace(SERVER, "ADDRESS")
     told = {
-        "@ns[latency]": "calls that succeeded",
-        "@failed[errno, latency]": "calls that failed",
-        "@close_ns, @close_calls": "sum of the latencies of closes, and how many; only those of a\n"
-        " *                            file that a counted openat has just opened",
-        "@other": syscall.other_calls or "calls that are not the measured ones",
-        "@total": "succeeded and failed calls, counted apart from the rest, so that\n"
-        " *                            what is lost (a full map drops new keys in silence) is noticed",
+        "@ns[latency]": ["calls that succeeded"],
+        "@failed[errno, latency]": ["calls that failed"],
+        "@close_ns, @close_calls": [
+            "sum of the latencies of closes, and how many; only those of a",
+            "file that a counted openat has just opened",
+        ],
+        "@other": [syscall.other_calls or "calls that are not the measured ones"],
+        "@total": [
+            "succeeded and failed calls, counted apart from the rest, so that",
+            "what is lost (a full map drops new keys in silence) is noticed",
+        ],
     }
-    if mode == EVENTS:
-        told = {each: told[each] for each in ("@other", "@total")}
     shown = _maps(syscall, mode, whole)
-    maps = "".join(
-        f" *   {each:<24} {words}\n"
+    maps = [
+        f"  {label:<25}{line}"
         for each, words in told.items()
-        if each.split("[")[0].split(",")[0] in shown
-    )
-    what = (
-        " * One line a call: latency in ns, return value. Each line wakes bpftrace, which slows the\n"
-        " * measured call: prefer the program that counts in the kernel, trace_*.bt.\n"
-        if mode == EVENTS
-        else " * Nothing leaves the kernel while calls are measured: a per-CPU counter is kept for each\n"
-        " * latency, so no event can be lost and the cost of tracing is small. Latencies are exact\n"
-        " * below 65,536 ns. Above, they are the middles of steps of at most 1/256, so that the number\n"
-        " * of keys stays bounded.\n"
-    )
+        if re.split(r"[\[,]", each)[0] in shown
+        for label, line in zip([each, *[""] * len(words)], words, strict=False)
+    ]
     by = "such a call that fails" if syscall.mark is not None else "an openat that fails"
-    return (
-        "/*\n"
-        f" * {syscall.name}(2) of `{command}`{', and the close of each' if whole else ''}.\n"
-        " *\n"
-        f" *   bpftrace {name} $(stat -c %i /sys/fs/cgroup/<cgroup of the workload>)\n"
-        " *\n"
-        " * $1 is the id of the workload's cgroup v2: the name alone would also catch a stranger's\n"
-        f" * {syscall.comm}.\n"
-        f"{what}"
-        " *\n"
-        f"{maps}"
-        " *\n"
-        f" * The plugin speaks to it by {by}, made by a process called {MARK_COMM}: it proves\n"
-        " * that the probes are attached and prints what was counted so far.\n"
-        " *\n"
-        " * No BEGIN and END blocks: the build of Ubuntu 22.04 cannot run them.\n"
-        " */\n"
-    )
+    lines = [
+        f"{syscall.name}(2) of `{command}`{', and the close of each' if whole else ''}.",
+        "",
+        f"  bpftrace {name} $(stat -c %i /sys/fs/cgroup/<cgroup of the workload>)",
+        "",
+        "$1 is the id of the workload's cgroup v2: the name alone would also catch a stranger's",
+        f"{syscall.comm}.",
+        *(PER_EVENT if mode == EVENTS else PER_LATENCY),
+        "",
+        *maps,
+        "",
+        f"The plugin speaks to it by {by}, made by a process called",
+        f"{MARK_COMM}: it proves that the probes are attached and prints what was counted so far.",
+        "",
+        "No BEGIN and END blocks: the build of Ubuntu 22.04 cannot run them.",
+    ]
+    commented = "".join(f" * {line}".rstrip() + "\n" for line in lines)
+    return f"/*\n{commented} */\n"

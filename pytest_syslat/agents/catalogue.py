@@ -147,7 +147,7 @@ class Catalogue:
                 place, work = parse_calibration(spec)
             except ValueError as error:
                 raise UnknownAgent(str(error)) from None
-            return partial(Calibration, place=place, work=work)
+            return partial(Calibration, place=place, work=work, syscalls=settings.syscalls)
         if colon and kind in KINDS:
             return self._unnamed(label, kind, rest, settings)
         name, plus, level = spec.partition("+")

@@ -17,7 +17,6 @@ from pytest_syslat.report.places import write_attributions, write_confirmation, 
 from pytest_syslat.sequential import LOOKS
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
-from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import frequency_warning
 
 if TYPE_CHECKING:
@@ -285,7 +284,7 @@ def _rows(
     experiment: Experiment, results: Sequence[CellResult]
 ) -> Iterator[tuple[tuple[str, ...], Verdict | None]]:
     by_cell = {(each.cell.syscall, each.cell.agent, each.cell.figure): each for each in results}
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         for arm in experiment.settings.arms:
             trials = [
                 trial
@@ -321,7 +320,7 @@ def _rows(
 
 def _cost_rows(experiment: Experiment) -> Iterator[tuple[str, ...]]:
     """Means over trials; memory and threads at their worst, drops in sum."""
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         for arm in experiment.settings.arms:
             costs = [
                 trial.cost
@@ -392,7 +391,7 @@ def _warnings(experiment: Experiment) -> list[str]:
 def _count_warnings(experiment: Experiment) -> list[str]:
     """Arms whose numbers of calls differ more than threefold rest on unlike samples."""
     lines = []
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         counts: dict[str, int] = {}
         for key, trial in experiment.trials.items():
             if key.syscall == syscall and not trial.refused:

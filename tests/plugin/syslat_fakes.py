@@ -132,7 +132,9 @@ class FakeTracer:
 class FakeWorkload:
     clock: ClassVar[Clock]
 
-    def __init__(self, testbed: FakeTestbed, directory: Path) -> None:
+    def __init__(
+        self, testbed: FakeTestbed, directory: Path, syscalls: Sequence[Syscall] = ()
+    ) -> None:
         self.directory = directory
 
     def run(self, syscall: Syscall) -> Run:
@@ -145,7 +147,14 @@ class FakeWorkload:
 
 
 class FakePacedWorkload(FakeWorkload):
-    def __init__(self, testbed: FakeTestbed, directory: Path, rate: int, rootdir: Path) -> None:
+    def __init__(
+        self,
+        testbed: FakeTestbed,
+        directory: Path,
+        rate: int,
+        rootdir: Path,
+        syscalls: Sequence[Syscall] = (),
+    ) -> None:
         super().__init__(testbed, directory)
         event(f"paced at {rate}")
 
