@@ -55,6 +55,8 @@ class SyslatSession:
         """Read the settings; raises pytest.UsageError."""
         self.config = config
         self.factories: dict[str, AgentFactory] = {}
+        self.silent_policies: dict[tuple[str, str], str] = {}
+        """What is to be said of arms and syscalls that an arm's policy does not name."""
         self.settings: Settings = read_settings(config, self._find_arms)
         check_result_dir(self.settings)
         check_stored_runs(config, self.settings)
@@ -72,6 +74,7 @@ class SyslatSession:
     def _find_arms(self, settings: Settings) -> list[str]:
         from pytest_syslat.agents.catalogue import UnknownAgent
         from pytest_syslat.agents.description import DescriptionError
+        from pytest_syslat.agents.policy_words import silent_policies
         from pytest_syslat.testbeds.choice import chosen_testbed
         from pytest_syslat.testbeds.protocol import TestbedError
 
@@ -84,6 +87,7 @@ class SyslatSession:
             catalogue.check_charts(settings)
             option = "--syslat-agent"
             self.factories = catalogue.arms(settings.agents, settings, place)
+            self.silent_policies = silent_policies(catalogue.policies(place), settings.syscalls)
         except UnknownAgent as error:
             raise pytest.UsageError(f"{option}: {error}") from None
         except DescriptionError as error:
@@ -198,6 +202,7 @@ class SyslatSession:
             claim_directory=self._claim_directory,
             progress=TerminalProgress(self.config),
             comparison=self.comparison,
+            silent_policies=self.silent_policies,
         )
         cleanup.callback(self._close, experiment.close)
         experiment.open()

@@ -11,6 +11,8 @@ from pathlib import PurePosixPath
 
 FILE, SERVER = "{file}", "{server}"
 """What stands in a command for the measured file and for the TCP server's address."""
+DEFINITION = "definition of "
+"""How the fact of sysinfo begins that tells the `words` of a syscall that is not built in."""
 LONGEST_COMM = 15
 """Bytes that the kernel keeps of a program's name."""
 

@@ -178,6 +178,17 @@ class Tracer:
             )
         return text
 
+    def check(self, syscall: Syscall) -> None:
+        """Attach once and detach: does this node take the program, and answer its mark?
+
+        Raises:
+            TracerError: It does not; the text names the syscall.
+        """
+        try:
+            self.attach(syscall).end()
+        except TracerError as error:
+            raise TracerError(f"the syscall {syscall} cannot be traced: {error}") from None
+
     def attach(self, syscall: Syscall, *, whole_operation: bool = False) -> Tracing:
         """Start bpftrace and wait until both probes answer a mark; raises TracerError.
 
@@ -251,7 +262,10 @@ class Tracing:
             if self._stdout.so_far() and self._mark(FIRST_ANSWER_LIMIT_S) is not None:
                 return
             time.sleep(POLL_S)
-        raise TracerError(f"bpftrace did not attach within {ATTACH_LIMIT_S:g} s")
+        raise TracerError(
+            f"bpftrace did not answer within {ATTACH_LIMIT_S:g} s: it is not attached, or the call "
+            "of its mark does not fail"
+        )
 
     def begin(self) -> None:
         """Record from here on: what was counted before is left out."""

@@ -30,7 +30,9 @@ ACHIEVED_SHARE_WARNING = 0.95
 
 
 def describe_errno(number: int) -> str:
-    """`ENOENT (No such file or directory)`."""
+    """`ENOENT (No such file or directory)`; what a call returned, if that is no error's number."""
+    if number <= 0:
+        return f"the return value {-number}"
     return f"{errno_names.errorcode.get(number, number)} ({os.strerror(number)})"
 
 

@@ -17,6 +17,7 @@ Keys of the table, all optional:
         as long
     refuse: by trial, which of its attempts are refused
     load_seen_ns: what the tracer sees of a load of 6 µs, by `last-entry` and so on
+    not_traced: syscalls that bpftrace does not take
     not_attributed: arms whose programs cannot be listed
     refuse_first: the same of those with the tracer before the agent
     placement: what is proven, by trial, with `-first` behind it for the tracer before the agent
@@ -127,6 +128,11 @@ class FakeTracer:
 
     def __init__(self, testbed: FakeTestbed, rootdir: Path, mode: str) -> None:
         self.mode = mode
+
+    def check(self, syscall: Syscall) -> None:
+        event(f"check {syscall}")
+        if syscall.name in TABLE.get("not_traced", []):
+            raise tracer.TracerError(f"the syscall {syscall} cannot be traced: made-up reason")
 
 
 class FakeWorkload:
