@@ -116,7 +116,11 @@ def _value(key: str, value: Any, wanted: Any, place: str) -> Any:
             raise SyscallProblem(f"{place}: {error}") from None
     if key == "mark" and isinstance(value, list):
         return tuple(value)
-    if key == "command" and isinstance(value, list):
+    if (
+        key == "command"
+        and isinstance(value, list)
+        and all(isinstance(each, str) for each in value)
+    ):
         return tuple(value)
     words = {
         str: "a text",

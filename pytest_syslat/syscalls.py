@@ -62,7 +62,7 @@ class Syscall:
         for field in ("command", "mark"):
             if isinstance(value := getattr(self, field), list):
                 object.__setattr__(self, field, tuple(value))
-        program = PurePosixPath(self.command[0]).name if self.command else ""
+        program = PurePosixPath(str(self.command[0])).name if self.command else ""
         for field, value in (
             ("comm", program[:LONGEST_COMM]),
             ("tracepoint", self.name),
