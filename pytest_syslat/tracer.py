@@ -299,7 +299,9 @@ class Tracing:
         lines = self._stderr.so_far().decode(errors="replace").splitlines()
         # Harmless where CAP_SYS_RESOURCE is missing, and printed each time.
         told = [line for line in lines if line.strip() and "RLIMIT_MEMLOCK" not in line]
-        return told[-1].strip() if told else "it said nothing"
+        # Below an error its place is shown.
+        errors = [line for line in told if "ERROR" in line]
+        return (errors or told or ["it said nothing"])[-1].strip()
 
     def _mark(self, limit_s: float) -> Dump | None:
         """Make the failing call and wait for the dump that answers it."""

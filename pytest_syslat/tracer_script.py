@@ -6,6 +6,7 @@ is called `MARK_COMM`. No workload has that name, so whatever a workload's call 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ MARK_COMM = "syslat-mark"
 MARKED = 1
 """What stands for a start stamp while a mark is made; no clock has shown it since the boot."""
 EFAULT = 14
+SEAL = "\n// As made by pytest-syslat, unless changed: "
 
 IN_SCOPE = "cgroup == (uint64)$1"
 """Whose calls count; where no cgroup v2 is, the tracer puts a pid namespace in its place."""
@@ -57,9 +59,12 @@ def script_name(syscall: Syscall, mode: str, *, whole_operation: bool = False) -
 def own_script(
     syscall: Syscall, mode: str, rootdir: Path, *, whole_operation: bool = False
 ) -> Path | None:
-    """The user's own program, which takes the place of ours, if there is one."""
+    """The user's own program, which takes the place of ours, if there is one.
+
+    A file as we have made it, and nobody has changed, is none: what the catalogue says now counts.
+    """
     path = rootdir / "bpftrace" / script_name(syscall, mode, whole_operation=whole_operation)
-    return path if path.is_file() else None
+    return path if path.is_file() and not _is_as_made(path.read_text()) else None
 
 
 def script(syscall: Syscall, mode: str, *, whole_operation: bool = False) -> str:
@@ -78,7 +83,17 @@ def script(syscall: Syscall, mode: str, *, whole_operation: bool = False) -> str
         probes += _summed_closes()
     if syscall.mark is None:
         probes.append(_marked_by_openat(syscall, mode))
-    return "\n".join([_head(syscall, mode, whole), *probes])
+    return _sealed("\n".join([_head(syscall, mode, whole), *probes]))
+
+
+def _sealed(text: str) -> str:
+    """With a line at the end that tells whether anybody has changed it."""
+    return f"{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
+
+
+def _is_as_made(text: str) -> bool:
+    made, seal, _ = text.rpartition(SEAL)
+    return bool(seal) and _sealed(made) == text
 
 
 def _opened_files(comm: str) -> list[str]:

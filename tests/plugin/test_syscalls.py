@@ -277,14 +277,16 @@ def test_a_stored_run_that_lacks_it(project: Project) -> None:
 
 def test_workers_are_refused_for_added_syscalls_only(project: Project) -> None:
     """Tests of others whose ids look like ours run in parallel as ever."""
+    pytest.importorskip("xdist")
     project.write("syscalls/fcntl.toml", MINE)
+    project.write("pytest.ini", "[pytest]\nsyslat_syscall = fcntl\n")
     project.write(
         "test_other.py",
         "import pytest\n"
         "@pytest.mark.parametrize('x', [1], ids=['slow-path-mean'])\n"
         "def test_other(x): pass\n",
     )
-    project.run_apart("test_other.py", "-n1").assert_outcomes(passed=1)
-    result = project.run_apart("benchmarks", "-n1", "-k", "fcntl", "--syslat-syscall=fcntl")
+    project.run_apart("test_other.py", "-n1", warmup=True).assert_outcomes(passed=1)
+    result = project.run_apart("benchmarks", "-n1", warmup=True)
     [line] = usage_errors(result)
     assert line.startswith("-n: measuring in parallel spoils every figure")

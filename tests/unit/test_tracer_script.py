@@ -134,6 +134,20 @@ def test_a_program_of_the_user_wins(tmp_path: Path) -> None:
     assert tracer.script(OPENAT) == script(OPENAT, "distribution")
 
 
+def test_a_copy_that_nobody_has_changed_is_none_of_the_users(tmp_path: Path) -> None:
+    """Else a changed definition would still be measured by the old program."""
+    tracer = Tracer(cast("Testbed", Node()), tmp_path, "distribution")
+    own = tmp_path / "bpftrace" / "trace_close.bt"
+    own.parent.mkdir()
+    own.write_text(script(ADDED["close"], "distribution"))
+    changed = Syscall("close", command=("lat_syscall", "open"), other="args->fd == 7", mark=(-1,))
+    assert tracer.script(changed) == script(changed, "distribution")
+    assert "args->fd == 7" in tracer.script(changed)
+    for edited in (own.read_text().replace("65536", "32768"), own.read_text() + "\n"):
+        own.write_text(edited)
+        assert tracer.script(changed) == edited
+
+
 def test_a_program_that_answers_no_mark_is_refused_at_once(tmp_path: Path) -> None:
     own = tmp_path / "bpftrace" / "trace_close.bt"
     own.parent.mkdir()
