@@ -217,6 +217,7 @@ def test_clones_of_lmbench_are_as_many_as_another_program_counts(bench: Bench) -
     assert trace.succeeded.count == counted["clones"] - runs == counted["forks"] - runs > 50
 
 
+@pytest.mark.long
 def test_a_syscall_that_cannot_fail_is_marked_by_an_openat(bench: Bench) -> None:
     trace, counter = traced_beside_a_counter(bench, NULL, 2)
     assert trace.succeeded.count == trace.total == counter.counted()["getppids"] > 1000
@@ -352,7 +353,7 @@ def test_a_syscall_of_a_conftest_is_measured_end_to_end(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     try:
         code = project.run(
-            *("--syslat-syscall=read", "--agent=auditd", "--syslat-trials=1"),
+            *("--syslat-syscall=read", "--syslat-trials=1"),
             *("--syslat-lmbench-reps=2", "--syslat-warmup-sec=0", "--syslat-min-calls=100"),
             *("--syslat-pin-core=999", "--syslat-testbed=local", "-k", "test_latency"),
         )
@@ -362,15 +363,11 @@ def test_a_syscall_of_a_conftest_is_measured_end_to_end(tmp_path: Path) -> None:
         assert stored["system"]["definition of read"] == (
             "lat_syscall read, by lat_syscall, at read, ret == 1, but args->count != 1"
         )
-        trials = {each["label"]: each for each in stored["trials"]}
-        assert set(trials) == {"vanilla", "auditd"}
-        for trial in trials.values():
-            assert not trial["refused"]
-            assert trial["calls"] > 1000
-            # The loader's, and what lmbench's processes tell each other.
-            assert 0 < trial["other_calls"] < 0.01 * trial["calls"]
-            assert trial["figures_us"]["p50"] > 0
-        rows = project.rows("auditd/auditd_validity.csv")
-        assert [row["syscall"] for row in rows if row["code"] == "policy-silent"] == ["read"]
+        [trial] = stored["trials"]
+        assert not trial["refused"]
+        assert trial["calls"] > 1000
+        # The loader's, and what lmbench's processes tell each other.
+        assert 0 < trial["other_calls"] < 0.01 * trial["calls"]
+        assert 0 < trial["figures_us"]["p50"] < 1000 * trial["figures_us"]["user"]
     finally:
         project.close()
