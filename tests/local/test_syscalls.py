@@ -368,6 +368,7 @@ def test_a_syscall_of_a_conftest_is_measured_end_to_end(tmp_path: Path) -> None:
         assert trial["calls"] > 1000
         # The loader's, and what lmbench's processes tell each other.
         assert 0 < trial["other_calls"] < 0.01 * trial["calls"]
-        assert 0 < trial["figures_us"]["p50"] < 1000 * trial["figures_us"]["user"]
+        assert trial["figures_us"]["p50"] > 0
+        assert trial["figures_us"]["user"] > 0
     finally:
         project.close()
