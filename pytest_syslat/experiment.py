@@ -33,6 +33,7 @@ from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
+from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.unpaired import GrowthResult
 from pytest_syslat.workload import WorkloadError
@@ -60,6 +61,7 @@ class Experiment:
         claim_directory: Callable[[], Path],
         progress: Progress,
         comparison: Comparison,
+        silent_policies: Mapping[tuple[str, str], str],
     ) -> None:
         self.settings = settings
         self.plan = plan
@@ -91,6 +93,7 @@ class Experiment:
         self._bench: Bench | None = None
         self._warmed: set[str] = set()
         self._unproven: set[str] = set()
+        self._silent_policies = silent_policies
         self._known: set[int] = set()
         """BPF programs that were loaded while every agent was off."""
         self._never_on: dict[str, list[str]] = {}
@@ -129,6 +132,7 @@ class Experiment:
             audit=self._audit,
             rootdir=rig.rootdir,
         )
+        self._check_added(rig.tracer)
         if self._audit.available:
             self._audit_is_open = True
             self._audit.open()
@@ -158,6 +162,13 @@ class Experiment:
         if self.settings.attribute:
             self._known = {each.id for each in list_programs(rig.testbed) or ()}
         self._progress.paused()
+
+    def _check_added(self, tracer: Tracer) -> None:
+        """Whether the node knows what files and conftests say of syscalls; raises TracerError."""
+        planned = {key.syscall for key in self.plan.order}
+        for each in self.settings.syscalls:
+            if each.name in planned and each.name not in SYSCALLS:
+                tracer.check(each)
 
     def _confirm(self, bench: Bench) -> None:
         """Try the placements on loads of known place, with every agent off."""
@@ -364,7 +375,7 @@ class Experiment:
         if (key.syscall, key.arm) in self.attributed:
             return
         step("attributing")
-        syscall, agent = SYSCALLS[key.syscall], self._arms.agent(key.arm)
+        syscall, agent = self.settings.syscall(key.syscall), self._arms.agent(key.arm)
         try:
             found = attribute(self._bench, syscall, key.arm, agent, self._known)
         except Exception as error:  # a pass beside the trial must not cost it
@@ -385,6 +396,9 @@ class Experiment:
                 trial = trial.with_finding(invalid("other-arm-active", not_idle))
         if key.arm in self._unproven:
             trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+        silent = self._silent_policies.get((key.arm, key.syscall))
+        if silent:
+            trial = trial.with_finding(warning("policy-silent", silent))
         against = self.confirmation and self.confirmation.contradiction(trial.wanted)
         if against:
             # Told once, by the session's own warning.
@@ -441,7 +455,7 @@ class Experiment:
         names = sorted({key.syscall for key in self.plan.order})
         while time.monotonic() < deadline:
             for name in names:
-                self._rig.workload.run(SYSCALLS[name])
+                self._rig.workload.run(self.settings.syscall(name))
 
     def _not_measured(self, key: TrialKey, finding: Finding) -> Trial:
         return Trial(

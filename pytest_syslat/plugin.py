@@ -16,7 +16,7 @@ import pytest
 
 from pytest_syslat.budget import FIGURES
 from pytest_syslat.settings import OPTIONS, Settings, given_on_command_line, read_settings
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.syscall_catalogue import NAME, find_syscalls
 
 if TYPE_CHECKING:
     from pytest_syslat.session import SyslatSession
@@ -25,9 +25,8 @@ pytest_plugins = ("pytest_syslat.fixtures",)
 
 SESSION: pytest.StashKey[SyslatSession] = pytest.StashKey()
 PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
-OUR_ITEM_ID = re.compile(
-    rf"\[({'|'.join(SYSCALLS)})-.+-(trial[0-9]+|{'|'.join(FIGURES)})(-[0-9]+)*\]$"
-)
+OUR_ITEM_ID = re.compile(rf"\[({NAME.pattern})-.+-(trial[0-9]+|{'|'.join(FIGURES)})(-[0-9]+)*\]$")
+"""The id of an item of ours, if its group is the name of a syscall."""
 HELP_TITLE = (
     "pytest-syslat: the latency that security agents add to system calls\n"
     "  Example: pytest benchmarks --agent=auditd --syslat-budget='*:user<=+10%'\n"
@@ -173,9 +172,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
     """Refuse to measure in parallel workers."""
-    if any(OUR_ITEM_ID.search(each) for each in ids):
+    named = {found[1] for each in ids if (found := OUR_ITEM_ID.search(each))}
+    if named and not named.isdisjoint(find_syscalls(node.config)):
         raise pytest.UsageError(XDIST_REFUSED)
 
 

@@ -10,7 +10,6 @@ import pytest
 from pytest_syslat.budget import FIGURES, budget_for
 from pytest_syslat.plan import Plan, TrialKey, all_keys
 from pytest_syslat.settings import Settings
-from pytest_syslat.syscalls import SYSCALLS
 
 if TYPE_CHECKING:
     from pytest_syslat.gate import Cell
@@ -47,7 +46,7 @@ def add_markers(item: pytest.Item) -> None:
 def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:
     """Parametrize a test over trials, or over the cells that have a budget of the kind."""
     if TRIAL_PARAMETER in metafunc.fixturenames:
-        keys = all_keys(settings.arms, settings.trials)
+        keys = all_keys(settings.arms, settings.trials, settings.syscall_names)
         metafunc.parametrize(TRIAL_PARAMETER, keys, ids=[key.id for key in keys])
     for parameter, find in ((CELL_PARAMETER, judged_cells), (GROWTH_PARAMETER, growth_cells)):
         if parameter in metafunc.fixturenames:
@@ -71,7 +70,7 @@ def judged_cells(settings: Settings) -> Sequence[Cell]:
 
     return [
         Cell(syscall, agent, figure)
-        for syscall in SYSCALLS
+        for syscall in settings.syscall_names
         for agent in settings.agents
         for figure in FIGURES
         if budget_for(settings.budgets, syscall, figure)
@@ -86,7 +85,7 @@ def growth_cells(settings: Settings) -> Sequence[Cell]:
 
     return [
         GrowthCell(syscall, agent, figure)
-        for syscall in SYSCALLS
+        for syscall in settings.syscall_names
         for agent in settings.agents
         for figure in FIGURES
         if budget_for(settings.growth_budgets, syscall, figure)

@@ -56,6 +56,8 @@ class SyslatSession:
         """Read the settings; raises pytest.UsageError."""
         self.config = config
         self.factories: dict[str, AgentFactory] = {}
+        self.silent_policies: dict[tuple[str, str], str] = {}
+        """What is to be said of arms and syscalls that an arm's policy does not name."""
         self.settings: Settings = read_settings(config, self._find_arms)
         check_result_dir(self.settings)
         check_stored_runs(config, self.settings)
@@ -77,6 +79,7 @@ class SyslatSession:
     def _find_arms(self, settings: Settings) -> list[str]:
         from pytest_syslat.agents.catalogue import UnknownAgent
         from pytest_syslat.agents.description import DescriptionError
+        from pytest_syslat.agents.policy_words import silent_policies
         from pytest_syslat.testbeds.choice import chosen_testbed
         from pytest_syslat.testbeds.protocol import TestbedError
 
@@ -89,6 +92,7 @@ class SyslatSession:
             catalogue.check_charts(settings)
             option = "--syslat-agent"
             self.factories = catalogue.arms(settings.agents, settings, place)
+            self.silent_policies = silent_policies(catalogue.policies(place), settings.syscalls)
         except UnknownAgent as error:
             raise pytest.UsageError(f"{option}: {error}") from None
         except DescriptionError as error:
@@ -109,6 +113,7 @@ class SyslatSession:
         self.measuring_plan = build_plan(
             trials=self.trials,
             judged={(cell.syscall, cell.agent) for cell in self.cells},
+            syscalls=self.settings.syscall_names,
             arms=self.settings.arms,
             blocks=self.settings.trials,
             seed=self.settings.seed,
@@ -222,6 +227,7 @@ class SyslatSession:
             claim_directory=self._claim_directory,
             progress=progress,
             comparison=self.comparison,
+            silent_policies=self.silent_policies,
         )
         cleanup.callback(self._close, experiment.close)
         experiment.open()

@@ -9,15 +9,16 @@ import math
 import os
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_syslat.budget import Budget, parse_budget
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.budget import ANY, Budget, parse_budget
+from pytest_syslat.syscall_catalogue import find_syscalls
+from pytest_syslat.syscalls import SYSCALLS, Syscall, names_of
 
 VANILLA = "vanilla"
 LOOKS = (8, 16, 32)
@@ -59,6 +60,8 @@ class Settings:
     """What the user asked for, validated. Units are in the names."""
 
     agents: tuple[str, ...] = ()
+    syscalls: tuple[Syscall, ...] = tuple(SYSCALLS.values())
+    """What is measured in each arm, in the order of the catalogue."""
     charts: tuple[ChartPlace, ...] = ()
     ready: tuple[ReadySign, ...] = ()
     trials: int = TRIALS_DEFAULT
@@ -98,6 +101,15 @@ class Settings:
     def arms(self) -> tuple[str, ...]:
         """All arms that are measured: vanilla, unless a stored one takes its place, and agents."""
         return self.agents if self.baseline is not None else (VANILLA, *self.agents)
+
+    @property
+    def syscall_names(self) -> tuple[str, ...]:
+        """The names of all syscalls that are measured."""
+        return names_of(self.syscalls)
+
+    def syscall(self, name: str) -> Syscall:
+        """The syscall of that name; one that is measured."""
+        return next(each for each in self.syscalls if each.name == name)
 
     def runs(self, syscall: str) -> int:
         """Traced runs in a trial of `syscall`, before more are added for `min_calls`."""
@@ -213,9 +225,9 @@ def _truth(text: str) -> bool:
     return words[text.lower()]
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str, syscalls: Collection[str] | None = None) -> Budget:
     try:
-        return parse_budget(text, tuple(SYSCALLS))
+        return parse_budget(text, syscalls)
     except ValueError as error:
         # The message repeats the text, which ours names already.
         raise ValueError(str(error).removeprefix(f"budget {text!r}: ")) from None
@@ -291,6 +303,15 @@ OPTIONS: tuple[Option, ...] = (
         "'command:PROGRAM ARGUMENTS', each with LABEL= before it if wanted; or all.",
         default="vanilla alone",
         example="auditd",
+        repeatable=True,
+    ),
+    Option(
+        "syscall",
+        "syscalls",
+        _name,
+        "NAME",
+        "syscall to measure instead of execve, openat and connect: one of these, close, clone, or "
+        "one that syscalls/NAME.toml or a conftest adds; repeatable",
         repeatable=True,
     ),
     Option(
@@ -590,13 +611,15 @@ def read_settings(
 
     Args:
         config: pytest's configuration with the options of `OPTIONS`.
-        find_arms: Gives the arms that `agents` stand for; None: names are not looked up yet.
+        find_arms: Gives the arms that `agents` stand for; None: names, of agents and of syscalls,
+            are not looked up yet, since a conftest that adds one may not be loaded.
         environment: Where the original script's variables are looked up.
 
     Raises:
         pytest.UsageError: One line that names the option and what is allowed.
     """
     values: dict[str, Any] = {}
+    known = None if find_arms is None else find_syscalls(config)
     for option in OPTIONS:
         given = _given(config, option, environment)
         if not given.texts:
@@ -604,9 +627,13 @@ def read_settings(
         # As for pytest: typed paths are from where one stands, configured ones from rootdir.
         typed = given.source == option.flag
         base = config.invocation_params.dir if typed else config.rootpath
-        parsed = [_parsed(option, text, given.source, base) for text in given.texts]
+        parsed = [_parsed(option, text, given.source, base, known) for text in given.texts]
         values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
+    names = values.pop("syscalls", ())
+    if known is not None and names:
+        values["syscalls"] = tuple(each for each in known.values() if each.name in names)
     if find_arms is not None:
+        _check_measured(config, Settings(**values))
         values["agents"] = tuple(find_arms(Settings(**values)))
     judged = values.get("budgets") or (values.get("against") and values.get("growth_budgets"))
     if "until" in values:
@@ -646,9 +673,48 @@ def _given(config: pytest.Config, option: Option, environment: Mapping[str, str]
     return Given()
 
 
-def _parsed(option: Option, text: str, source: str, base: Path) -> Any:
+def _check_measured(config: pytest.Config, settings: Settings) -> None:
+    """Refuse what asks for syscalls otherwise than they can be measured; raises UsageError."""
+    if settings.rate is not None:
+        for each in settings.syscalls:
+            if not each.paced:
+                raise pytest.UsageError(
+                    f"--syslat-rate: no program makes {each.name} at a given rate: leave out "
+                    f"--syslat-rate, or measure others by --syslat-syscall"
+                )
+    for flag, dest, budgets in (
+        ("--syslat-budget", "syslat_budget", settings.budgets),
+        ("--syslat-growth-budget", "syslat_growth_budget", settings.growth_budgets),
+    ):
+        # In an ini file it may stand for the runs that measure the syscall.
+        if config.getoption(dest, None) is None:
+            continue
+        for budget in budgets:
+            if budget.syscall not in (ANY, *settings.syscall_names):
+                raise pytest.UsageError(
+                    f"{flag}: '{budget}' would judge nothing: {budget.syscall} is not measured: "
+                    f"add --syslat-syscall={budget.syscall}"
+                )
+
+
+def _check_known(option: Option, text: str, known: Mapping[str, Syscall]) -> None:
+    """Raise ValueError where a value names a syscall that is not in the catalogue."""
+    if option.parse is _budget:
+        _budget(text, tuple(known))
+    elif option.setting == "syscalls" and text.strip() not in known:
+        raise ValueError(
+            f"allowed is {', '.join(known)}; another is added by a file syscalls/NAME.toml or in "
+            "a conftest (docs/syscalls.md)"
+        )
+
+
+def _parsed(
+    option: Option, text: str, source: str, base: Path, known: Mapping[str, Syscall] | None
+) -> Any:
     try:
         value = option.parse(text)
+        if known is not None:
+            _check_known(option, text, known)
         if isinstance(value, Path):
             place = base / value
             return _found_run(place) if option.setting in _STORED_RUNS else place

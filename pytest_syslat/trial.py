@@ -34,7 +34,7 @@ from pytest_syslat.progress import Tell, silent
 from pytest_syslat.settings import Settings
 from pytest_syslat.split import Overheads
 from pytest_syslat.summary import figures_us
-from pytest_syslat.syscalls import SYSCALLS, Syscall
+from pytest_syslat.syscalls import EXECVE, Syscall
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
 from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.tracer import Trace, Tracer, TracerError, Tracing
@@ -288,7 +288,9 @@ class Bench:
         """
         started_at_s = time.time()
         begin_s = time.monotonic()
-        session = _TrialRun(self, SYSCALLS[key.syscall], key, agent, progress, tracer_first)
+        session = _TrialRun(
+            self, self.settings.syscall(key.syscall), key, agent, progress, tracer_first
+        )
         try:
             session.run()
         except TracerError as error:
@@ -362,7 +364,7 @@ class _TrialRun:
         reason = bench.testbed.drop_page_cache()
         if reason:
             self.findings.append(note("page-cache-kept", reason))
-        if self._syscall.comm == "lat_proc" and bench.workload.helper_problem:
+        if self._syscall.command == EXECVE.command and bench.workload.helper_problem:
             self.findings.append(warning("no-helper", bench.workload.helper_problem))
         if bench.testbed.core_problem:
             self.findings.append(warning("core-shared", bench.testbed.core_problem))
@@ -487,7 +489,7 @@ class _TrialRun:
         return self._bench.audit.status()["backlog_wait_time_actual"]
 
     def _network(self) -> TcpCounters | None:
-        if self._syscall.name != "connect":
+        if not self._syscall.needs_server:
             return None
         return read_tcp_counters(self._bench.testbed, LAT_CONNECT_PORT)
 

@@ -18,7 +18,6 @@ from pytest_syslat.report.table import ABSENT, NAME_ENOUGH, Amount, Column, Row,
 from pytest_syslat.sequential import LOOKS
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
-from pytest_syslat.syscalls import SYSCALLS
 
 if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
@@ -264,7 +263,7 @@ def _write_intervals(screen: Screen, results: Sequence[CellResult], *, every_cel
 
 def _rows(experiment: Experiment, results: Sequence[CellResult]) -> Iterator[Row]:
     by_cell = {(each.cell.syscall, each.cell.agent, each.cell.figure): each for each in results}
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         measured = [trial for key, trial in experiment.trials.items() if key.syscall == syscall]
         if measured and experiment.comparison.baseline is not None:
             yield _stored_row(syscall, experiment.comparison.baseline.stored)
@@ -312,7 +311,7 @@ def _means(trials: Sequence[AnyTrial]) -> list[Amount]:
 
 def _cost_rows(experiment: Experiment) -> Iterator[Row]:
     """Means over trials; memory and threads at their worst, drops in sum."""
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         for arm in experiment.settings.arms:
             costs = [
                 trial.cost
@@ -388,7 +387,7 @@ def _and_more(trials: int) -> str:
 def _count_warnings(experiment: Experiment) -> list[str]:
     """Arms whose numbers of calls differ more than threefold rest on unlike samples."""
     lines = []
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         counts: dict[str, int] = {}
         for key, trial in experiment.trials.items():
             if key.syscall == syscall and not trial.refused:

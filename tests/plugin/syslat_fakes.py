@@ -17,6 +17,7 @@ Keys of the table, all optional:
         as long
     refuse: by trial, which of its attempts are refused
     load_seen_ns: what the tracer sees of a load of 6 µs, by `last-entry` and so on
+    not_traced: syscalls that bpftrace does not take
     not_attributed: arms whose programs cannot be listed
     refuse_first: the same of those with the tracer before the agent
     placement: what is proven, by trial, with `-first` behind it for the tracer before the agent
@@ -142,11 +143,18 @@ class FakeTracer:
         trace = SimpleNamespace(succeeded=Distribution.from_counts({VANILLA_NS: 1000}))
         return SimpleNamespace(begin=lambda: None, stop=lambda: (trace, b"", ""), end=lambda: None)
 
+    def check(self, syscall: Syscall) -> None:
+        event(f"check {syscall}")
+        if syscall.name in TABLE.get("not_traced", []):
+            raise tracer.TracerError(f"the syscall {syscall} cannot be traced: made-up reason")
+
 
 class FakeWorkload:
     clock: ClassVar[Clock]
 
-    def __init__(self, testbed: FakeTestbed, directory: Path) -> None:
+    def __init__(
+        self, testbed: FakeTestbed, directory: Path, syscalls: Sequence[Syscall] = ()
+    ) -> None:
         self.directory = directory
 
     def run(self, syscall: Syscall) -> Run:
@@ -159,7 +167,14 @@ class FakeWorkload:
 
 
 class FakePacedWorkload(FakeWorkload):
-    def __init__(self, testbed: FakeTestbed, directory: Path, rate: int, rootdir: Path) -> None:
+    def __init__(
+        self,
+        testbed: FakeTestbed,
+        directory: Path,
+        rate: int,
+        rootdir: Path,
+        syscalls: Sequence[Syscall] = (),
+    ) -> None:
         super().__init__(testbed, directory)
         event(f"paced at {rate}")
 

@@ -54,7 +54,11 @@ def project(project: Project) -> Project:
         ("--syslat-agent", "", "a name is needed"),
         ("--syslat-budget", "connect:p50", "'<=+' is missing"),
         ("--syslat-budget", "p50<=+10%", "':' is missing"),
-        ("--syslat-budget", "chmod:p50<=+10%", "allowed are connect, execve, openat and *"),
+        (
+            "--syslat-budget",
+            "chmod:p50<=+10%",
+            "allowed are clone, close, connect, execve, openat and *",
+        ),
         ("--syslat-budget", "connect:p75<=+10%", "allowed are p50, p90, p99, mean, user and *"),
         ("--syslat-budget", "connect:p50<=-10%", "an overhead of 0 or more is allowed"),
         ("--syslat-budget", "connect:p50<=+10ms", "allowed are '%' and 'us'"),
@@ -228,6 +232,7 @@ def test_the_documented_defaults(project: Project) -> None:
     assert isinstance(seed, int)
     assert settings == {
         "agents": [],
+        "syscalls": ["execve", "openat", "connect"],
         "charts": [],
         "ready": [],
         "trials": 5,

@@ -124,7 +124,7 @@ def test_tracepoints(
     answer: Completed, user: int, status: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    (check,) = host._tracepoints(View(sh=answer).as_view())
+    (check,) = host._tracepoints(View(sh=answer).as_view(), Settings())
     assert check.status == status
     assert words in check.found
 

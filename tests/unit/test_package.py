@@ -33,7 +33,9 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-@pytest.mark.parametrize("folder", ["agents", "bpftrace", "manifests", "policies", "benchmarks"])
+@pytest.mark.parametrize(
+    "folder", ["agents", "bpftrace", "manifests", "policies", "benchmarks", "syscalls"]
+)
 def test_files_beside_the_package_are_in_the_wheel(wheel: zipfile.ZipFile, folder: str) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder],
