@@ -816,5 +816,5 @@ def _svg(figure: Figure, words: Words) -> str:
 
     file = io.BytesIO()
     FigureCanvasSVG(figure)
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    figure.savefig(file, format="svg")
     return embed(file.getvalue().decode(), words.id, words.title, words.description, COLOURS)
