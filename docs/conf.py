@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
 project = "pytest-syslat"
 project_copyright = "the authors of pytest-syslat"
 
@@ -18,5 +23,23 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 
-# A page may be named in the table of contents before it is written.
-suppress_warnings = ["toc.empty_glob"]
+
+def adapt(app: Sphinx, page: str, source: list[str]) -> None:
+    """Change what a page says of files outside this directory, or not written yet.
+
+    On GitHub `../CONTRIBUTING.md` is the right link, here that file has a page. A page that the table
+    of contents names may come with another change; one that it forgets is a warning of Sphinx's.
+    """
+    source[0] = source[0].replace("(../CONTRIBUTING.md", "(contributing.md")
+    if page == "index":
+        here = Path(app.srcdir)
+        source[0] = "".join(
+            line
+            for line in source[0].splitlines(keepends=True)
+            if not re.fullmatch(r"[a-z-]+\n", line) or (here / f"{line.strip()}.md").exists()
+        )
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", adapt)
