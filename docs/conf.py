@@ -27,8 +27,9 @@ html_show_sphinx = False
 def adapt(app: Sphinx, page: str, source: list[str]) -> None:
     """Change what a page says of files outside this directory, or not written yet.
 
-    On GitHub `../CONTRIBUTING.md` is the right link, here that file has a page. A page that the table
-    of contents names may come with another change; one that it forgets is a warning of Sphinx's.
+    On GitHub `../CONTRIBUTING.md` is the right link, here that file has a page. A page that the
+    table of contents names may come with another change; one that it forgets is a warning of
+    Sphinx's.
     """
     source[0] = source[0].replace("(../CONTRIBUTING.md", "(contributing.md")
     if page == "index":

@@ -22,7 +22,8 @@ SHORT = {"TRIALS": "1", "WARMUP_SEC": "0", "LMBENCH_REPS": "1", "OPENAT_MULT": "
 """The documented variables, which lose to options: runs are as short as they can be."""
 
 _BLOCK = re.compile(
-    r"^(?P<indent> *)(?P<fence>```+)(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
+    r"^(?P<indent> *)(?P<fence>```+)(?P<language>[\w{}-]*)[^\n]*\n"
+    r"(?P<text>.*?)^(?P=indent)(?P=fence) *$",
     re.MULTILINE | re.DOTALL,
 )
 

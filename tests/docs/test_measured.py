@@ -1,0 +1,162 @@
+"""Commands of the documentation that work on this host for real: they measure, clean, look."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_syslat.testbeds.local import take_lock
+from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.tools import ToolMissing, find_lmbench
+
+from .support import ROOT, blocks, commands, copy_of_the_checkout, environment
+
+LIMIT_S = 120.0
+ONE_TRIAL = 'pytest benchmarks -k "openat and trial1" --syslat-warmup-sec=0'
+QUICK_START = (
+    "pytest benchmarks --syslat-testbed=local -k connect --syslat-trials=1 --syslat-warmup-sec=0"
+)
+WITH_AGENT = "pytest benchmarks --agent=auditd -k connect"
+OBSERVER = (
+    "pytest benchmarks --syslat-testbed=local -k openat "
+    "--agent='opensnoop=command:stdbuf -oL opensnoop' --syslat-ready='opensnoop=log:^PID'"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_parts() -> None:
+    """Without root and tools nothing here can run: a failure in CI, a skip elsewhere."""
+    problem = None
+    try:
+        find_lmbench(None)
+    except ToolMissing as error:
+        problem = str(error)
+    if os.geteuid() != 0 or not shutil.which("bpftrace"):
+        problem = "root and bpftrace are needed: 'sudo -E make test'"
+    if problem and os.environ.get("CI"):
+        pytest.fail(problem, pytrace=False)
+    if problem:
+        pytest.skip(problem)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy, in which `pytest` and `syslat` are those of this environment."""
+    place = copy_of_the_checkout(tmp_path_factory.mktemp("measured"))
+    programs = place / "build/bin"
+    programs.mkdir(parents=True)
+    for name, module in (("pytest", "pytest"), ("syslat", "pytest_syslat")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    yield place
+
+
+def typed(command: str, checkout: Path, *, exit_codes: tuple[int, ...] = (0,)) -> str:
+    """Type a command that a page has; returns what it printed."""
+    assert command in {each.text for each in commands()}, "no page has this command any more"
+    return shell(command, checkout, exit_codes=exit_codes)
+
+
+def shell(command: str, checkout: Path, *, exit_codes: tuple[int, ...] = (0,)) -> str:
+    path = f"{checkout / 'build/bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=checkout,
+        env=environment(checkout, PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode in exit_codes, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_quick_start(checkout: Path) -> None:
+    printed = typed(QUICK_START, checkout)
+    assert re.search(r"^connect  vanilla +\d+\.\d{3} +\d+\.\d{3} ", printed, re.MULTILINE)
+
+
+def test_one_trial_and_its_log_read_by_hand(checkout: Path) -> None:
+    """files.md has a program that reads a log: it finds what the summary says."""
+    typed(ONE_TRIAL, checkout)
+    [program] = [block for block in blocks("python") if 'p50 {ns / 1000:.3f}' in block.text]
+    (checkout / "read_log.py").write_text(program.text)
+    text = (ROOT / program.page).read_text()
+    [line] = re.findall(r"`(python3 read_log\.py [^`]+)`", text)
+    printed = shell(line, checkout)
+    place = checkout / "result/5.5/vanilla/vanilla_summary.csv"
+    with place.open(newline="") as file:
+        [row] = [row for row in csv.DictReader(file) if row["filter"] == "raw"]
+    assert printed.strip() == f"{row['count']} calls, p50 {row['p50_us']} µs"
+
+
+def test_clean(checkout: Path) -> None:
+    for command in (
+        "pytest benchmarks --syslat-clean",
+        "pytest benchmarks --syslat-testbed=local --syslat-clean",
+    ):
+        assert "nothing is left of earlier runs on this host" in typed(command, checkout)
+
+
+def test_provision(checkout: Path) -> None:
+    """All is there, so nothing is installed."""
+    assert "missing" not in typed("tools/provision.sh --check", checkout)
+    typed("tools/provision.sh", checkout)
+
+
+def test_doctor(checkout: Path) -> None:
+    """It may find problems here, and then exits with 1."""
+    assert "bpftrace" in typed("syslat doctor", checkout, exit_codes=(0, 1))
+
+
+def test_putting_audit_back_by_hand(checkout: Path) -> None:
+    """The block as a whole: without a killed run its rules aren't there, which does no harm."""
+    [block] = [block for block in blocks("sh") if "auditctl -d never" in block.text]
+    try:
+        lock = take_lock()
+    except TestbedError as error:
+        pytest.fail(str(error))
+    with lock:
+        before = shell("auditctl -l", checkout, exit_codes=(0, 1, 127))
+        shell(block.text, checkout, exit_codes=(0, 1))
+        assert shell("auditctl -l", checkout, exit_codes=(0, 1, 127)) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [WITH_AGENT, OBSERVER])
+def test_with_an_agent(command: str, checkout: Path) -> None:
+    """One block decides nothing, so nothing fails."""
+    shell("tools/provision.sh --for-tests", checkout)
+    printed = typed(command, checkout)
+    assert re.search(r"^(connect|openat) +(auditd|opensnoop) +\d", printed, re.MULTILINE)
+
+
+@pytest.mark.long
+def test_make_bench(checkout: Path) -> None:
+    """With the environment of these tests in the place of its own, and one block."""
+    programs = checkout / ".venv/bin"
+    programs.mkdir(parents=True)
+    shutil.copy(checkout / "build/bin/pytest", programs / "pytest")
+    (checkout / ".venv/.ready").touch()
+    printed = typed("make bench", checkout)
+    assert re.search(r"^execve +auditd +\d", printed, re.MULTILINE)
+    assert (checkout / "result/5.5/run.json").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "command", ["python perf/startup_cost.py", "python perf/analysis_speed.py"]
+)
+def test_self_benchmarks(command: str, checkout: Path) -> None:
+    """With one round, where the number of rounds is an argument."""
+    assert command in {each.text for each in commands()}
+    rounds = " 1" if "startup" in command else ""
+    assert shell(command.replace("python", sys.executable, 1) + rounds, checkout)
