@@ -11,8 +11,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 TEST_LOG := .cache/test.log
-# Commands of the documentation that measure, or need a cluster.
-SERIAL_DOCS := tests/docs/test_measured.py tests/docs/test_in_cluster.py
+# Commands of the documentation that measure.
+MEASURING_DOCS := tests/docs/test_measured.py
 
 .PHONY: help bench test lint docs provision cluster cluster-down clean
 
@@ -42,8 +42,8 @@ test: provision $(READY) ## Lint, type check and test; report coverage
 	$(BIN)/coverage erase; \
 	if [ -t 1 ]; then color=yes; else color=auto; fi; \
 	selected=; : >$(TEST_LOG); \
-	for kind in "-n2 --dist=worksteal tests/unit tests/plugin tests/docs $(SERIAL_DOCS:%=--ignore=%)" \
-			'$(SERIAL_DOCS) tests/local tests/cluster'; do \
+	for kind in "-n2 --dist=worksteal tests/unit tests/plugin tests/docs --ignore=$(MEASURING_DOCS)" \
+			'$(MEASURING_DOCS) tests/local tests/cluster'; do \
 		$(BIN)/coverage run -m pytest --color=$$color $$kind $(ARGS) 2>&1 | tee -a $(TEST_LOG); \
 		case $$? in 0) selected=yes;; 5) ;; *) selected=yes; failed="$$failed pytest";; esac; \
 	done; \

@@ -180,7 +180,7 @@ def python_script(command: str, here: Here) -> None:
     compile(path.read_text(), str(path), "exec")
 
 
-CLUSTER_TEST = "tests/docs/test_in_cluster.py"
+CLUSTER_TEST = "tests/cluster/test_documented_commands.py"
 MEASURED_TEST = "tests/docs/test_measured.py"
 
 RULES: tuple[Rule, ...] = (

@@ -87,7 +87,7 @@ def test_quick_start(checkout: Path) -> None:
 def test_one_trial_and_its_log_read_by_hand(checkout: Path) -> None:
     """files.md has a program that reads a log: it finds what the summary says."""
     typed(ONE_TRIAL, checkout)
-    [program] = [block for block in blocks("python") if 'p50 {ns / 1000:.3f}' in block.text]
+    [program] = [block for block in blocks("python") if "p50 {ns / 1000:.3f}" in block.text]
     (checkout / "read_log.py").write_text(program.text)
     text = (ROOT / program.page).read_text()
     [line] = re.findall(r"`(python3 read_log\.py [^`]+)`", text)
