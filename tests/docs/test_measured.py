@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def real_parts() -> None:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy, in which `pytest` and `syslat` are those of this environment."""
     place = copy_of_the_checkout(tmp_path_factory.mktemp("measured"))
     programs = place / "build/bin"
@@ -56,7 +55,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, module in (("pytest", "pytest"), ("syslat", "pytest_syslat")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         (programs / name).chmod(0o755)
-    yield place
+    return place
 
 
 def typed(command: str, checkout: Path, *, exit_codes: tuple[int, ...] = (0,)) -> str:
