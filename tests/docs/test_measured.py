@@ -97,6 +97,13 @@ def test_one_trial_and_its_log_read_by_hand(checkout: Path) -> None:
     assert printed.strip() == f"{row['count']} calls, p50 {row['p50_us']} µs"
 
 
+def test_parts_of_ours_in_a_test_of_the_users_own(checkout: Path) -> None:
+    """Without the one whose limit is a time: this machine may be busy."""
+    [block] = [block for block in blocks("python") if "tracer.attach(" in block.text]
+    (checkout / "test_mine.py").write_text(block.text)
+    assert "1 passed" in shell("pytest test_mine.py -k 'not fast'", checkout)
+
+
 def test_clean(checkout: Path) -> None:
     for command in (
         "pytest benchmarks --syslat-clean",
@@ -136,6 +143,17 @@ def test_with_an_agent(command: str, checkout: Path) -> None:
     shell("tools/provision.sh --for-tests", checkout)
     printed = typed(command, checkout)
     assert re.search(r"^(connect|openat) +(auditd|opensnoop) +\d", printed, re.MULTILINE)
+
+
+@pytest.mark.long
+def test_the_agent_in_python(checkout: Path) -> None:
+    """CONTRIBUTING has an agent that is complete."""
+    [block] = [block for block in blocks("python") if "class Opens" in block.text]
+    conftest = checkout / "benchmarks/conftest.py"
+    conftest.write_text(block.text)
+    printed = shell("pytest benchmarks --agent=opens -k connect", checkout)
+    conftest.unlink()
+    assert re.search(r"^connect +opens +\d", printed, re.MULTILINE)
 
 
 @pytest.mark.long
