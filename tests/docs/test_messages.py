@@ -57,7 +57,7 @@ def literal(node: ast.expr) -> str | None:
         return node.value
     if isinstance(node, ast.JoinedStr):
         return "".join(
-            part.value if isinstance(part, ast.Constant) else GAP for part in node.values
+            str(part.value) if isinstance(part, ast.Constant) else GAP for part in node.values
         )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return (literal(node.left) or GAP) + (literal(node.right) or GAP)

@@ -12,6 +12,18 @@ import pytest
 from .support import DOCS, copy_of_the_checkout, environment
 
 
+OTHERS = {"index.md", "contributing.md", "changelog.md"}
+"""The table of contents, and pages that only include a file."""
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_a_page_begins_with_what_its_reader_will_have(page: Path) -> None:
+    if page.name not in OTHERS:
+        title, _, text = page.read_text().partition("\n\n")
+        assert re.fullmatch("# .+", title)
+        assert text.startswith("At the end of this page ")
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy whose `.venv` is the environment of these tests."""
