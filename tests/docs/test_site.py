@@ -11,7 +11,6 @@ import pytest
 
 from .support import DOCS, copy_of_the_checkout, environment
 
-
 OTHERS = {"index.md", "contributing.md", "changelog.md"}
 """The table of contents, and pages that only include a file."""
 
