@@ -8,21 +8,19 @@ node: what others call meanwhile is in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pytest_syslat.agents.protocol import Agent
-from pytest_syslat.bpf_programs import RUNTIME_KINDS, BpfProgram, list_programs
+from pytest_syslat.bpf_programs import RUNTIME_KINDS, BpfProgram, bpftool_list, list_programs
 from pytest_syslat.bpf_statistics import BpfStatistics
 from pytest_syslat.ownership import members
 from pytest_syslat.syscalls import Syscall
-from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
+from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.trial import EXTRA_RUNS_FACTOR, Bench
 
 AGENT, TRACER, OTHER, REMAINDER = "agent", "tracer", "other", "remainder"
 REMAINDER_WORDS = "no BPF program: kernel audit, LSM, dispatch"
-LIST_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +118,13 @@ def attribute(
 
 def _counters(testbed: Testbed) -> Mapping[int, tuple[int, int]]:
     """Runs and nanoseconds of each program, by its id."""
-    shown = testbed.run(["bpftool", "-j", "prog", "show"], role=Role.TRACER, timeout_s=LIST_LIMIT_S)
-    try:
-        # bpftool leaves the fields out while they are 0.
-        return {
-            entry["id"]: (entry.get("run_cnt", 0), entry.get("run_time_ns", 0))
-            for entry in json.loads(shown.stdout or "[]")
-        }
-    except (ValueError, TypeError, KeyError):
-        raise TestbedError("bpftool cannot list BPF programs") from None
+    programs = bpftool_list(testbed, "prog", "show")
+    if programs is None:
+        raise TestbedError("bpftool cannot list BPF programs")
+    # bpftool leaves the fields out while they are 0.
+    return {
+        entry["id"]: (entry.get("run_cnt", 0), entry.get("run_time_ns", 0)) for entry in programs
+    }
 
 
 def _owners(

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pytest_syslat.budget import Budget
 from pytest_syslat.comparable import fact_differences, setting_differences
-from pytest_syslat.findings import Finding, undecided_sentences
+from pytest_syslat.findings import undecided_sentences
 from pytest_syslat.foreign import read_foreign
 from pytest_syslat.gate import Cell
+from pytest_syslat.pairing import AnyTrial, paired_us, refused_sentences
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
@@ -30,33 +31,6 @@ AGAINST_FLAG = "--syslat-against"
 FORCE_FLAG = "--syslat-force"
 _DIFFERENCES_TOLD = 3
 _VERSION_FACT = "pytest-syslat"
-
-
-class AnyTrial(Protocol):
-    """A trial of this run or of a stored one."""
-
-    @property
-    def key(self) -> TrialKey:
-        """Which trial."""
-
-    @property
-    def placement(self) -> str:
-        """Where the tracer ran."""
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with it."""
-
-    @property
-    def refused(self) -> bool:
-        """Whether its figures stay out of the statistics."""
-
-    @property
-    def reasons(self) -> list[str]:
-        """Why it was refused."""
-
-    def figure_us(self, figure: str) -> float | None:
-        """A figure in µs."""
 
 
 @dataclass
@@ -195,7 +169,7 @@ class Comparison:
         return StoredBaselineData(
             cell=cell,
             budget=budget,
-            refused=_refused(own),
+            refused=refused_sentences(own),
             undecided=_undecided(stored, own, cell.figure),
             incomparable=(
                 *self.baseline.doubts(cell.syscall),
@@ -219,11 +193,11 @@ class Comparison:
         ]
         stored = [trial for pair in before for trial in pair]
         own = [trial for pair in now for trial in pair]
-        before_us, now_us = _pairs_us(before, cell.figure), _pairs_us(now, cell.figure)
+        before_us, now_us = paired_us(before, cell.figure), paired_us(now, cell.figure)
         return GrowthData(
             cell=cell,
             budget=budget,
-            refused=_refused(own),
+            refused=refused_sentences(own),
             undecided=_undecided(stored, own, cell.figure),
             incomparable=(
                 *self.against.doubts(cell.syscall),
@@ -303,23 +277,6 @@ def _first(differences: Sequence[str]) -> str:
 def _values_us(trials: Sequence[AnyTrial], figure: str) -> NDArray[np.float64]:
     figures_us = (trial.figure_us(figure) for trial in trials if not trial.refused)
     return np.array([value_us for value_us in figures_us if value_us], dtype=np.float64)
-
-
-def _pairs_us(pairs: Sequence[tuple[AnyTrial, AnyTrial]], figure: str) -> NDArray[np.float64]:
-    values_us = [
-        (vanilla_us, agent_us)
-        for vanilla, agent in pairs
-        if not (vanilla.refused or agent.refused)
-        and (vanilla_us := vanilla.figure_us(figure))
-        and (agent_us := agent.figure_us(figure))
-    ]
-    return np.array(values_us, dtype=np.float64).reshape(-1, 2)
-
-
-def _refused(trials: Sequence[AnyTrial]) -> tuple[str, ...]:
-    return tuple(
-        f"{trial.key.id} was refused: {trial.reasons[0]}" for trial in trials if trial.refused
-    )
 
 
 def _undecided(stored: Sequence[AnyTrial], own: Sequence[AnyTrial], figure: str) -> tuple[str, ...]:

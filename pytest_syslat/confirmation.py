@@ -9,13 +9,13 @@ nothing.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pytest_syslat.agents.calibration import Calibration
 from pytest_syslat.agents.protocol import AgentError
+from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.placement import Placement
 from pytest_syslat.syscalls import NULL_SYSCALL, SYSCALLS, Syscall
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
@@ -197,8 +197,6 @@ def _under_load(bench: Bench, placement: Placement, place: str) -> tuple[float, 
 
 def _switch_on(load: Calibration) -> None:
     load.activate()
-    deadline = time.monotonic() + READY_LIMIT_S
-    while (reason := load.ready()) is not None:
-        if time.monotonic() > deadline:
-            raise AgentError(f"the load was not ready within {READY_LIMIT_S:g} s: {reason}")
-        time.sleep(POLL_S)
+    reason = wait_while(load.ready, READY_LIMIT_S, POLL_S)
+    if reason is not None:
+        raise AgentError(f"the load was not ready within {READY_LIMIT_S:g} s: {reason}")

@@ -11,51 +11,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
+from pytest_syslat.analysis import Analysis
 from pytest_syslat.arms import Arms, Switch
 from pytest_syslat.attribution import Attribution, attribute
 from pytest_syslat.bpf_programs import list_programs
-from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.comparison import Comparison
 from pytest_syslat.confirmation import Confirmation, confirm
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.findings import (
-    Finding,
-    invalid,
-    undecided,
-    undecided_sentences,
-    warning,
-)
-from pytest_syslat.gate import ALPHA, Cell, CellData, CellResult, judge
+from pytest_syslat.findings import Finding, invalid, undecided, warning
+from pytest_syslat.gate import Cell, CellResult
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
-from pytest_syslat.resolution import step_us
 from pytest_syslat.rig import Rig
-from pytest_syslat.sequential import LOOKS, alpha_of_look, next_look
+from pytest_syslat.sequential import LOOKS, next_look
 from pytest_syslat.settings import VANILLA, Settings
-from pytest_syslat.split import Split, split
-from pytest_syslat.summary import FIGURES_TRACED
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
-from pytest_syslat.unpaired import (
-    GrowthCell,
-    GrowthResult,
-    judge_growth,
-    judge_stored_baseline,
-)
+from pytest_syslat.unpaired import GrowthResult
 from pytest_syslat.workload import WorkloadError
-
-Data = TypeVar("Data")
 
 LATER_WARMUP_SHARE = 0.1
 ATTEMPTS_TO_START = 2
@@ -212,16 +192,17 @@ class Experiment:
                 left.append(str(error))
         if self.record is None:
             return left
-        growth = self.growth() if self.trials else []
+        analysis = self.analysis
+        growth = analysis.growth()
         if growth:
             self.record.write_growth(growth, self.comparison.growth_placement(self.trials))
         self.record.close(
             self,
             looked_at=self.looked_at,
-            results=self.results() if self.trials else [],
-            first_results=self.first_results(),
-            splits=self.splits(),
-            attributions=self.attributions(),
+            results=analysis.results(),
+            first_results=analysis.first_results(),
+            splits=analysis.splits(),
+            attributions=analysis.attributions(),
             complete=self.plan.complete and all(key in self.trials for key in self.plan.order),
         )
         return left
@@ -244,7 +225,7 @@ class Experiment:
             self._repeat_refused(trial)
         self.looked_at.append(blocks)
         self._looking_at = blocks
-        self._next_look = next_look(self.results(), blocks)
+        self._next_look = next_look(self.analysis.results(), blocks)
         self._looking_at = None
         if self._next_look is None:
             self.plan = self.plan.until(blocks)
@@ -283,178 +264,31 @@ class Experiment:
         """The verdict on a cell, after everything has been measured."""
         self.complete()
         if self._results is None:
-            self._results = {result.cell: result for result in self.results()}
+            self._results = {result.cell: result for result in self.analysis.results()}
         return self._results[cell]
 
     def judge_growth(self, cell: Cell) -> GrowthResult:
         """The verdict on a cell's growth since a stored run, after all has been measured."""
         self.complete()
         if self._growth is None:
-            self._growth = {each.tested.cell: each for each in self.growth()}
+            self._growth = {each.tested.cell: each for each in self.analysis.growth()}
         return self._growth[cell]
 
-    def results(self) -> list[CellResult]:
-        """Overheads of all cells that have been measured; verdicts where a budget is judged."""
-        cells = self._measured_cells(Cell)
-        if not cells:
-            return []
-        budgets = self.settings.budgets
-        if self.comparison.baseline is None:
-            family, watched = self._family(cells, budgets, self._cell_data)
-            return judge(family, watched=watched, alpha=self._alpha)
-        unpaired, unpaired_watched = self._family(
-            cells,
-            budgets,
-            lambda cell, budget: self.comparison.baseline_data(cell, budget, self.trials),
-        )
-        return judge_stored_baseline(unpaired, watched=unpaired_watched)
-
     @property
-    def _alpha(self) -> float:
-        return alpha_of_look() if self.settings.until else ALPHA
-
-    def growth(self) -> list[GrowthResult]:
-        """How far overheads have grown since the stored run; nothing without one."""
-        if self.comparison.against is None:
-            return []
-        stored = self.comparison.against.stored
-        family, watched = self._family(
-            [
-                cell
-                for cell in self._measured_cells(GrowthCell)
-                if stored.pairs(cell.syscall, cell.agent)
+    def analysis(self) -> Analysis:
+        """What the trials measured so far say together."""
+        return Analysis(
+            settings=self.settings,
+            trials=self.trials,
+            planned=[
+                key
+                for key in self.plan.order
+                if self._looking_at is None or key.trial <= self._looking_at
             ],
-            self.settings.growth_budgets,
-            lambda cell, budget: self.comparison.growth_data(cell, budget, self.trials),
+            judged=self._judged,
+            comparison=self.comparison,
+            attributed=self.attributed,
         )
-        return judge_growth(family, watched=watched)
-
-    def _measured_cells(self, kind: type[Cell]) -> list[Cell]:
-        return [
-            kind(syscall, agent, figure)
-            for syscall in SYSCALLS
-            for agent in self.settings.agents
-            for figure in FIGURES
-            if any(key.syscall == syscall and key.arm == agent for key in self.trials)
-        ]
-
-    def _family(
-        self,
-        cells: Sequence[Cell],
-        budgets: Sequence[Budget],
-        data_of: Callable[[Cell, Budget | None], Data],
-    ) -> tuple[list[Data], list[Data]]:
-        """All cells, judged if their item is selected; and the user's costs that are watched."""
-        budget_of = {cell: budget_for(budgets, cell.syscall, cell.figure) for cell in cells}
-        family = [
-            data_of(cell, budget_of[cell] if cell in self._judged else None) for cell in cells
-        ]
-        watched = [
-            data_of(cell, budget_of[cell])
-            for cell in cells
-            if cell.figure == "user" and cell not in self._judged and budget_of[cell]
-        ]
-        return family, watched
-
-    def first_results(self) -> list[CellResult]:
-        """Overheads with the tracer before the agent, beside those that are judged: estimates only.
-
-        They are a family of their own. Trials whose placement is not proven are left out, and so
-        is `user`, which no tracer is part of.
-        """
-        pairs = {
-            (key.syscall, key.arm): [
-                (vanilla.first, trial.first)
-                for vanilla, trial in self._pairs(key.syscall, key.arm)
-                if vanilla.first and trial.first
-            ]
-            for key in self.trials
-            if key.arm in self.settings.agents
-        }
-        proven = {
-            name: [pair for pair in found if all(each.counts_as_first for each in pair)]
-            for name, found in pairs.items()
-        }
-        cells = [
-            CellData(
-                cell=Cell(syscall, agent, figure),
-                budget=None,
-                vanilla_us=paired[:, 0],
-                agent_us=paired[:, 1],
-                step_us=step_us(figure, float(paired.max()), self.settings.tracer),
-            )
-            for syscall in SYSCALLS
-            for agent in self.settings.agents
-            for figure in FIGURES_TRACED
-            if (found := proven.get((syscall, agent))) and len(paired := _paired_us(found, figure))
-        ]
-        return judge(cells, alpha=self._alpha) if cells else []
-
-    def splits(self) -> list[Split]:
-        """What each agent spends where, under `both`; blocks whose placement is proven alone."""
-        found = []
-        for syscall in SYSCALLS:
-            for agent in self.settings.agents:
-                pairs = [
-                    pair
-                    for pair in self._pairs(syscall, agent)
-                    if all(each.placements_proven for each in pair)
-                ]
-                traced_whole = [pair for pair in pairs if all(each.has_operation for each in pair)]
-                whole = SYSCALLS[syscall].operation is not None and bool(traced_whole)
-                pairs = traced_whole if whole else pairs
-                blocks = [
-                    agent_trial.overheads(vanilla, whole_operation=whole)
-                    for vanilla, agent_trial in pairs
-                ]
-                if blocks:
-                    found.append(split(agent, syscall, blocks, whole_operation=whole))
-        return found
-
-    def _pairs(self, syscall: str, agent: str) -> list[tuple[Trial, Trial]]:
-        """Vanilla's trial and the agent's, by block."""
-        return [
-            (self.trials[key.partner], trial)
-            for key, trial in sorted(self.trials.items())
-            if key.syscall == syscall and key.arm == agent and key.partner in self.trials
-        ]
-
-    def _cell_data(self, cell: Cell, budget: Budget | None) -> CellData:
-        pairs = self._pairs(cell.syscall, cell.agent)
-        behind = [trial for pair in pairs for trial in pair]
-        paired = _paired_us(pairs, cell.figure)
-        return CellData(
-            cell=cell,
-            budget=budget,
-            vanilla_us=paired[:, 0],
-            agent_us=paired[:, 1],
-            refused=tuple(
-                f"{trial.key.id} was refused: {trial.reasons[0]}"
-                for trial in behind
-                if trial.refused
-            ),
-            undecided=(
-                *undecided_sentences(
-                    ((trial.key.id, trial.findings) for trial in behind), cell.figure
-                ),
-                *self._ended_early(cell),
-                *([] if cell.figure == "user" else _misplaced(behind)),
-            ),
-            step_us=step_us(cell.figure, float(paired.max(initial=0)), self.settings.tracer),
-        )
-
-    def _ended_early(self, cell: Cell) -> list[str]:
-        """Why a run that was ended decides nothing: by when one ends it, one could choose."""
-        arms = (cell.agent, VANILLA)
-        planned = [
-            key for key in self.plan.order if key.syscall == cell.syscall and key.arm in arms
-        ]
-        if self._looking_at is not None:
-            planned = [key for key in planned if key.trial <= self._looking_at]
-        missing = sum(key not in self.trials for key in planned)
-        if not missing:
-            return []
-        return [f"the run was ended early: {missing} of {len(planned)} trials are missing"]
 
     def _ensure(self, key: TrialKey) -> None:
         if key not in self.trials:
@@ -544,21 +378,6 @@ class Experiment:
             found = Attribution(key.arm, key.syscall, 0, ())
             self.warnings.append(f"{key.syscall} {key.arm} could not be attributed: {error}")
         self.attributed[key.syscall, key.arm] = found
-
-    def attributions(self) -> list[Attribution]:
-        """Who spends the time, with what remains of the overhead that the user pays."""
-        found = []
-        for (syscall, agent), each in sorted(self.attributed.items()):
-            paid_us = [
-                trial.user_mean_us - vanilla.user_mean_us
-                for vanilla, trial in self._pairs(syscall, agent)
-                if not (vanilla.refused or trial.refused)
-                and trial.user_mean_us is not None
-                and vanilla.user_mean_us is not None
-            ]
-            if each.calls:
-                found.append(each.with_remainder(fmean(paid_us) if paid_us else None))
-        return found
 
     def _pass(self, key: TrialKey, step: Step, tracer_first: TracerFirst | None) -> Trial:
         assert self._bench is not None
@@ -698,32 +517,3 @@ class Step(Protocol):
 
     def __call__(self, name: str) -> None:
         """The step has begun."""
-
-
-def _paired_us(pairs: Sequence[tuple[Trial, Trial]], figure: str) -> NDArray[np.float64]:
-    """A figure of vanilla and of the agent, a row a block in which both count and have it."""
-    values = [
-        (vanilla_us, agent_us)
-        for vanilla, agent in pairs
-        if not (vanilla.refused or agent.refused)
-        and (vanilla_us := vanilla.figure_us(figure))
-        and (agent_us := agent.figure_us(figure))
-    ]
-    return np.array(values, dtype=np.float64).reshape(-1, 2)
-
-
-def _misplaced(trials: Sequence[Trial]) -> list[str]:
-    """Why traced figures are not of one placement; unknown in all of them alike is only warned of.
-
-    A tracer before the agent sees other hooks of it than one behind: figures of both are no pair.
-    """
-    counted = [trial for trial in trials if not trial.refused]
-    told = sorted({str(trial.placement) for trial in counted})
-    if len(told) < 2:
-        return []
-    odd = next(trial for trial in counted if trial.placement is not counted[0].placement)
-    reason = (
-        f"the tracer was not in the same place in all trials ({' and '.join(told)}, such as in "
-        f"{odd.key.id}): traced figures cannot be compared"
-    )
-    return [reason]

@@ -48,11 +48,11 @@ ALPHA = 0.05
 
 _POWER = 0.80
 
-# Differences keep this many decimals (of µs, or of the natural logarithm). That is far below the
-# nanosecond which clocks resolve, and enough for ln(11/10) and ln(1 + 10 %), or 10.3 - 10.1 and
-# 0.2, to be the same number: an overhead of exactly the budget in each block must not be
-# decided by how a division was rounded.
-_DECIMALS = 10
+DECIMALS = 10
+"""Differences keep so many decimals (of µs, or of the natural logarithm). That is far below the
+nanosecond which clocks resolve, and enough for ln(11/10) and ln(1 + 10 %), or 10.3 - 10.1 and 0.2,
+to be the same number: an overhead of exactly the budget in each block must not be decided by how a
+division was rounded."""
 
 
 class Verdict(StrEnum):
@@ -309,13 +309,8 @@ def family_sentence(results: Sequence[CellResult]) -> str:
     )
 
 
-@functools.cache
 def detectable_effect_sd(blocks: int, alpha_per_side: float) -> float:
     """Give the smallest effect that a one-sided paired t test finds with 80 % power.
-
-    The power at an effect of d standard deviations is ``P(T > t_{1 - alpha_per_side, n - 1})``
-    with T noncentral t, n - 1 degrees of freedom and noncentrality ``d sqrt(n)`` (Cohen 1988,
-    Statistical Power Analysis for the Behavioral Sciences, section 2.5); solved for d.
 
     Args:
         blocks: Pairs in the sample, n.
@@ -323,15 +318,35 @@ def detectable_effect_sd(blocks: int, alpha_per_side: float) -> float:
             family of m at level alpha, ``alpha / (2 m)``.
 
     Returns:
-        The effect in standard deviations of the paired difference; nan below two blocks.
+        The effect in standard deviations of the paired difference, which is `noncentrality` with
+        n - 1 degrees of freedom by ``sqrt(n)``; nan below two blocks.
     """
     if blocks < 2:
         return math.nan
-    freedom = blocks - 1
-    quantile = _quantile(blocks, alpha_per_side)
+    return noncentrality(blocks - 1, alpha_per_side) / math.sqrt(blocks)
 
-    def missing_power(noncentrality: float) -> float:
-        return float(stats.nct.sf(quantile, freedom, noncentrality)) - _POWER
+
+@functools.cache
+def noncentrality(freedom: float, alpha_per_side: float) -> float:
+    """Give the effect, in standard errors, that a one-sided t test finds with 80 % power.
+
+    The power at an effect of d standard errors is ``P(T > t_{1 - alpha_per_side, freedom})`` with
+    T noncentral t and noncentrality d (Cohen 1988, Statistical Power Analysis for the Behavioral
+    Sciences, section 2.5); solved for d.
+
+    Args:
+        freedom: Degrees of freedom, whole or not (as Welch's are).
+        alpha_per_side: Level of the one-sided test, below 0.5.
+
+    Returns:
+        d; nan if `freedom` is nan.
+    """
+    if math.isnan(freedom):
+        return math.nan
+    quantile = float(stats.t.isf(alpha_per_side, freedom))
+
+    def missing_power(tried: float) -> float:
+        return float(stats.nct.sf(quantile, freedom, tried)) - _POWER
 
     # The test misses only if the mean is unluckily low or the spread unluckily high. Each has half
     # of the allowed probability here, so that the power at this noncentrality is enough.
@@ -339,7 +354,7 @@ def detectable_effect_sd(blocks: int, alpha_per_side: float) -> float:
     enough = float(
         stats.norm.isf(half) + quantile * math.sqrt(stats.chi2.isf(half, freedom) / freedom)
     )
-    return float(optimize.brentq(missing_power, 0.0, enough)) / math.sqrt(blocks)
+    return float(optimize.brentq(missing_power, 0.0, enough))
 
 
 def overhead_rows(results: Sequence[CellResult], placement: str) -> list[dict[str, object]]:
@@ -489,7 +504,7 @@ def _sample(data: CellData) -> _Sample:
         vanilla_us = float(data.vanilla_us.mean())
         margin = amount
         step = data.step_us
-    differences = differences.round(_DECIMALS)
+    differences = differences.round(DECIMALS)
     mean, sd = float(differences.mean()), math.nan
     if blocks > 1:
         sd = float(differences.std(ddof=1))
@@ -499,7 +514,7 @@ def _sample(data: CellData) -> _Sample:
         # Rounding a number to a step adds step²/12 to its variance (Sheppard 1898); a difference
         # is made of two. So a spread below this is not known, and need not be none.
         sd = max(sd, step / math.sqrt(6))
-    return _Sample(relative, blocks, vanilla_us, mean, sd, round(margin, _DECIMALS), step)
+    return _Sample(relative, blocks, vanilla_us, mean, sd, round(margin, DECIMALS), step)
 
 
 @functools.cache
@@ -545,12 +560,12 @@ def hold_back_hidden_cost(
 
 
 def _excess_sentence(result: CellResult, budget: Budget) -> str:
-    low, _ = _interval_in_unit_of(budget, result)
+    low, _ = interval_in_unit_of(budget, result)
     return f"the overhead is at least {low}, above the budget {budget}"
 
 
 def _straddle_sentence(result: CellResult, budget: Budget) -> str:
-    low, high = _interval_in_unit_of(budget, result)
+    low, high = interval_in_unit_of(budget, result)
     sentence = f"the overhead is between {low} and {high}, the budget {budget} lies inside"
     if not result.more_blocks_can_decide:
         return sentence
@@ -560,7 +575,8 @@ def _straddle_sentence(result: CellResult, budget: Budget) -> str:
     return f"{sentence}; {more} more trials would settle this"
 
 
-def _interval_in_unit_of(budget: Budget, result: CellResult) -> tuple[str, str]:
+def interval_in_unit_of(budget: Budget, result: CellResult) -> tuple[str, str]:
+    """Both limits of a result in the unit of its budget, with sign and unit."""
     if budget.unit == "%":
         return f"{result.ci_low_pct:+.2f} %", f"{result.ci_high_pct:+.2f} %"
     return f"{result.ci_low_us:+.3f} µs", f"{result.ci_high_us:+.3f} µs"

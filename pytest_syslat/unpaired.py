@@ -7,21 +7,24 @@ run (another boot, another temperature) is in the estimate, and not in the inter
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from pytest_syslat.gate import (
+    ALPHA,
+    DECIMALS,
     Cell,
     CellResult,
     Verdict,
     family_members,
     hold_back_hidden_cost,
+    interval_in_unit_of,
+    noncentrality,
 )
 
 if TYPE_CHECKING:
@@ -56,10 +59,6 @@ GROWTH_COLUMNS = (
     "verdict",
 )
 """The columns of growth.csv, in order."""
-
-_POWER = 0.80
-# As in the gate: an overhead of exactly the budget must not be decided by rounding.
-_DECIMALS = 10
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class TwoSamples:
         """
         if self.standard_error == 0:
             return 0.0
-        return _noncentrality(self.freedom, alpha_per_side) * self.standard_error
+        return noncentrality(self.freedom, alpha_per_side) * self.standard_error
 
     def p_above(self, margin: float) -> float:
         """One-sided p value of a difference above `margin`; nan without a standard error."""
@@ -124,7 +123,7 @@ def welch(
     """
     if not (first.size and second.size):
         return TwoSamples(math.nan, math.nan, math.nan)
-    difference = round(_mean(second) - _mean(first), _DECIMALS)
+    difference = round(_mean(second) - _mean(first), DECIMALS)
     if min(first.size, second.size) < 2:
         return TwoSamples(difference, math.nan, math.nan)
     parts = [max(_variance(values), least_variance) / values.size for values in (first, second)]
@@ -195,7 +194,7 @@ class Compared(ABC):
     def margin(self) -> float:
         """The budget on the scale of the test."""
         amount = self.budget.amount if self.budget else 0.0
-        return round(math.log1p(amount / 100) if self.relative else amount, _DECIMALS)
+        return round(math.log1p(amount / 100) if self.relative else amount, DECIMALS)
 
     def step(self, *values_us: NDArray[np.float64]) -> float:
         """The step on the scale of the test, where it is largest: at the smallest value."""
@@ -287,7 +286,7 @@ class GrowthData(Compared):
             (self.vanilla_us, self.agent_us),
         )
         before, now = (
-            (np.log(agent / vanilla) if self.relative else agent - vanilla).round(_DECIMALS)
+            (np.log(agent / vanilla) if self.relative else agent - vanilla).round(DECIMALS)
             for vanilla, agent in pairs
         )
         return before, now
@@ -362,7 +361,7 @@ def judge_stored_baseline(
     family: Sequence[StoredBaselineData],
     *,
     watched: Sequence[StoredBaselineData] = (),
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     min_blocks: int = 8,
 ) -> list[CellResult]:
     """Judge overheads against a stored vanilla; all intervals hold at once, as in `gate.judge`.
@@ -389,7 +388,7 @@ def judge_growth(
     family: Sequence[GrowthData],
     *,
     watched: Sequence[GrowthData] = (),
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
     min_blocks: int = 8,
 ) -> list[GrowthResult]:
     """Judge how far overheads have grown since a stored run; all intervals hold at once.
@@ -526,7 +525,7 @@ def _judge_cell(data: Compared, family_size: int, alpha: float, min_blocks: int)
         return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=(count, *against))
     if data.incomparable:
         return replace(result, verdict=Verdict.INCONCLUSIVE, reasons=against)
-    low_text, high_text = _limits(data.budget, result)
+    low_text, high_text = interval_in_unit_of(data.budget, result)
     if low > margin:
         excess = f"{data.subject} at least {low_text}, above the budget {data.budget}"
         return replace(result, verdict=Verdict.REGRESSED, reasons=(excess, *against))
@@ -546,12 +545,6 @@ def _nothing_sentence(data: Compared) -> str:
     return f"{where} has no value of {data.cell.figure} for {data.cell.syscall}"
 
 
-def _limits(budget: Budget, result: CellResult) -> tuple[str, str]:
-    if budget.unit == "%":
-        return f"{result.ci_low_pct:+.2f} %", f"{result.ci_high_pct:+.2f} %"
-    return f"{result.ci_low_us:+.3f} µs", f"{result.ci_high_us:+.3f} µs"
-
-
 def _centre_us(values_us: NDArray[np.float64], relative: bool) -> float:
     """The geometric mean where ratios are tested, else the arithmetic one; nan of nothing."""
     return math.exp(_mean(np.log(values_us))) if relative else _mean(values_us)
@@ -566,22 +559,3 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def _variance(values: NDArray[np.float64]) -> float:
     return 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
-
-
-@functools.cache
-def _noncentrality(freedom: float, alpha_per_side: float) -> float:
-    """The noncentrality at which a one-sided t test has 80 % power; nan without freedom."""
-    if math.isnan(freedom):
-        return math.nan
-    quantile = float(stats.t.isf(alpha_per_side, freedom))
-
-    def missing_power(noncentrality: float) -> float:
-        return float(stats.nct.sf(quantile, freedom, noncentrality)) - _POWER
-
-    # Enough power: the mean may be unluckily low, or the spread unluckily high, with half of the
-    # allowed probability each.
-    half = (1 - _POWER) / 2
-    enough = float(
-        stats.norm.isf(half) + quantile * math.sqrt(stats.chi2.isf(half, freedom) / freedom)
-    )
-    return float(optimize.brentq(missing_power, 0.0, enough))

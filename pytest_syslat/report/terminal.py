@@ -142,11 +142,12 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     experiment = ours.experiment
     if experiment is not None:
         reporter.write_sep("=", "syslat: latency of syscalls")
-        results = experiment.results() if experiment.trials else []
+        analysis = experiment.analysis
+        results = analysis.results()
         if experiment.trials:
             _write_table(reporter, experiment, results)
             _write_costs(reporter, experiment)
-            splits = experiment.splits()
+            splits = analysis.splits()
             write_splits(reporter, splits)
             if (
                 experiment.settings.placement == "both"
@@ -158,10 +159,9 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
                     yellow=True,
                 )
             write_confirmation(reporter, experiment.confirmation)
-            write_attributions(reporter, experiment.attributions())
+            write_attributions(reporter, analysis.attributions())
         _write_verdicts(reporter, results)
-        growth = experiment.growth() if experiment.trials else []
-        for line, verdict in comparison_lines(experiment.comparison, growth):
+        for line, verdict in comparison_lines(experiment.comparison, analysis.growth()):
             reporter.write_line(line, **(MARKUP[verdict] if verdict else {}))
     elif ours.warnings or ours.left_behind or ours.kept:
         reporter.write_sep("=", "syslat")

@@ -114,6 +114,24 @@ def test_a_regression_against_a_stored_vanilla_fails(project: Project, stored: P
     result.stdout.fnmatch_lines(["connect-auditd-p50 regressed *: the overhead is at least +5.51*"])
 
 
+@pytest.mark.parametrize(
+    ("interrupt", "options", "table"),
+    [
+        (11, ["--syslat-baseline=old", *P50], "cells"),
+        (21, ["--syslat-against=old", "--syslat-growth-budget=connect:p50<=+20%"], "growth"),
+    ],
+)
+def test_a_run_that_was_ended_early_passes_nothing(
+    project: Project, stored: Path, interrupt: int, options: list[str], table: str
+) -> None:
+    """Ten of twelve blocks would be enough; by when one ends a run, one could choose."""
+    project.table(ns={"auditd": ALTERNATING}, interrupt=interrupt)
+    project.run(*CONNECT, *options, NEW, "--syslat-trials=12", no_reraise_ctrlc=True)
+    [judged] = [each for each in project.run_json("new")[table] if each["verdict"]]
+    assert (judged["verdict"], judged["blocks"] >= 8) == ("inconclusive", True)
+    assert [reason for reason in judged["reasons"] if "the run was ended early" in reason]
+
+
 def test_refused_trials_of_both_runs_stay_out(project: Project, stored: Path) -> None:
     def refuse_first(content: dict[str, Any]) -> None:
         first = next(each for each in content["trials"] if each["label"] == "vanilla")
