@@ -72,9 +72,7 @@ def stored_runs(checkout: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *run, "--no-summary", f"--syslat-result-dir={first}"],
         cwd=checkout,
-        env=environment(
-            checkout, PYTHONPATH=f"{checkout}{os.pathsep}{fakes}", SYSLAT_FAKES_LEAN="yes"
-        ),
+        env=environment(checkout, PYTHONPATH=f"{checkout}{os.pathsep}{fakes}"),
         capture_output=True,
         text=True,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,16 @@ class Message:
         return [words for words in leading if len(words) >= 10]
 
 
-def calls() -> Iterator[tuple[str, str, ast.Call]]:
+@functools.cache
+def calls() -> list[tuple[str, str, ast.Call]]:
     """Name, place and node of each call in the source."""
+    found = []
     for path in sorted((ROOT / "pytest_syslat").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                yield name, f"{path.relative_to(ROOT)}:{node.lineno}", node
+                found.append((name, f"{path.relative_to(ROOT)}:{node.lineno}", node))
+    return found
 
 
 def literal(node: ast.expr) -> str | None:
