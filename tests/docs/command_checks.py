@@ -210,7 +210,11 @@ RULES: tuple[Rule, ...] = (
         done_by(f"{MEASURED_TEST}::test_provision"),
         "it may install packages, so it runs where nothing else does",
     ),
-    Rule(r"syslat doctor.*", done_by(f"{MEASURED_TEST}::test_doctor"), "it looks at the host"),
+    Rule(
+        r"syslat .*",
+        done_by(f"{MEASURED_TEST}::test_syslat"),
+        "it looks at the host, or at a run that was measured",
+    ),
     Rule(r"make bench.*", make_bench, "it measures for five minutes; collected here"),
     Rule(
         r"make docs",

@@ -156,10 +156,13 @@ def copy_of_the_checkout(place: Path) -> Path:
 
 
 def environment(checkout: Path, **more: str) -> dict[str, str]:
-    """For commands in a copy of the checkout: its package, short runs, no settings of ours."""
+    """For commands in a copy of the checkout: its package, short runs, no settings of ours.
+
+    `make test` hands its own options to every make below it, these tests' too: not with this.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_", "GITHUB_", "COV_", "COVERAGE_"))
+        if not name.startswith(("PYTEST_", "GITHUB_", "COV_", "COVERAGE_", "MAKE", "MFLAGS"))
     }
     return {**kept, **SHORT, "PYTHONPATH": str(checkout), **more}
