@@ -19,6 +19,8 @@ myst_heading_anchors = 4
 
 html_theme = "furo"
 html_title = "pytest-syslat"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
