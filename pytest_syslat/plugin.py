@@ -198,6 +198,16 @@ def pytest_terminal_summary(
         write_summary(terminalreporter, ours)
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Annotate what has failed on GitHub Actions, below all that pytest has printed."""
+    ours = config.stash.get(SESSION, None)
+    # That plugin annotates each failing item by itself.
+    if ours is None or config.pluginmanager.has_plugin("pytest_github_actions_annotate_failures"):
+        return
+    for line in ours.written.annotations if ours.written else ():
+        print(line)
+
+
 def _is_distributed(config: pytest.Config) -> bool:
     # As pytest-xdist decides it: --dist alone distributes nothing.
     return config.getoption("dist", "no") != "no" and bool(config.getoption("tx", None))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
     from pytest_syslat.gate import Cell
     from pytest_syslat.plan import TrialKey
+    from pytest_syslat.report.written import Written
     from pytest_syslat.rig import Rig
     from pytest_syslat.testbeds.protocol import Testbed
 
@@ -68,6 +69,8 @@ class SyslatSession:
         self.left_behind: list[str] = []
         self.kept: list[str] = []
         self.directory_note: str | None = None
+        self.written: Written | None = None
+        """What came of the reports, once the run is over."""
 
     def _find_arms(self, settings: Settings) -> list[str]:
         from pytest_syslat.agents.catalogue import UnknownAgent
@@ -122,8 +125,19 @@ class SyslatSession:
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
         """The experiment is in place within and removed after; raises pytest.UsageError."""
-        with self._in_place(self._open_experiment) as self.experiment:
-            yield
+        try:
+            with self._in_place(self._open_experiment) as self.experiment:
+                yield
+        finally:
+            self._write_reports()
+
+    def _write_reports(self) -> None:
+        """Draw the reports of what was measured, once all files are there and all is removed."""
+        if self.experiment is None or self.experiment.record is None:
+            return
+        from pytest_syslat.report.written import write_after_run
+
+        self.written = write_after_run(self.experiment.record.directory.root)
 
     @contextlib.contextmanager
     def provisioned(self) -> Iterator[Rig]:

@@ -3,11 +3,12 @@
 #
 #   tools/provision.sh              install what is missing
 #   tools/provision.sh --for-tests  the same and libbpf-tools, two programs of which are measured
-#                                   in tests; where it cannot be had, a warning is all
+#                                   in tests, and Chromium, which opens reports in tests; where
+#                                   they cannot be had, a warning is all
 #   tools/provision.sh --check      say what is there and what is missing; change nothing
 #   tools/provision.sh --sources    print the apt source that lmbench and auditd would come from
 #
-# bpftrace and bpftool become ordinary packages of the system. lmbench and auditd do not: lmbench
+# bpftrace, bpftool and Chromium become ordinary packages of the system. lmbench and auditd do not: lmbench
 # stands in a part of the archive that few systems have enabled (Debian's non-free, Ubuntu's
 # multiverse), and installing auditd starts it, which would spoil every measurement made
 # without it. So these two, and libbpf-tools with them, are only downloaded and unpacked into a
@@ -304,6 +305,21 @@ install_bpf_tools() {
     fi
 }
 
+have_browser() {
+    find_program chromedriver >/dev/null || return
+    find_program chromium || find_program chromium-browser || find_program google-chrome
+}
+
+# Ubuntu has Chromium as a snap alone, which needs a running snapd.
+install_browser() {
+    if have_browser >/dev/null; then return 0; fi
+    if [ "$distribution" = debian ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing chromium chromium-driver"
+        if system_install chromium chromium-driver; then return 0; fi
+    fi
+    say 'warning: no chromium and chromedriver: some tests are skipped'
+}
+
 # --- lmbench, auditd and libbpf-tools -----------------------------------------------------------
 
 clean_up() {
@@ -486,6 +502,7 @@ case ${1:-} in
     '' | --for-tests)
         for_tests=${1:-}
         install_bpf_tools
+        [ -z "$for_tests" ] || install_browser
         if ! have_needed; then
             unpack_tools
         elif ! have_all; then

@@ -166,7 +166,8 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
     elif ours.warnings or ours.left_behind or ours.kept:
         reporter.write_sep("=", "syslat")
     of_trials = [*experiment.warnings, *_warnings(experiment)] if experiment else []
-    for line in [*ours.warnings, *of_trials]:
+    of_report = ours.written.warnings if ours.written else ()
+    for line in [*ours.warnings, *of_trials, *of_report]:
         reporter.write_line(f"warning: {line}", yellow=True)
     for line in ours.left_behind:
         reporter.write_line(f"left behind: {line}", red=True)
@@ -190,6 +191,8 @@ def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> Non
         reporter.write_line(ours.directory_note)
     if experiment.record is not None:
         reporter.write_line(f"files: {experiment.record.directory.root}")
+    if ours.written is not None and ours.written.page is not None:
+        reporter.write_line(f"report: {ours.written.page}")
 
 
 def _looks(experiment: Experiment) -> str:

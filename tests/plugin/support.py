@@ -18,7 +18,7 @@ import pytest
 from pytest_syslat import comparison, experiment, report, session  # noqa: F401
 from pytest_syslat.agents import catalogue  # noqa: F401
 from pytest_syslat.plan import TrialKey
-from pytest_syslat.report import terminal  # noqa: F401
+from pytest_syslat.report import terminal, written  # noqa: F401
 from pytest_syslat.resources import resource
 from pytest_syslat.testbeds import local  # noqa: F401
 

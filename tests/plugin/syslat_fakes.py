@@ -26,6 +26,7 @@ Keys of the table, all optional:
     interrupt: number of the measurement in which Ctrl-C is pressed
     signal: number of the measurement in which a signal comes, and which
     facts: what is changed in the facts about the node
+    report: whether the reports are written, too, which takes a second
 
 With the variable SYSLAT_FAKES_LEAN nothing is written after each trial but only at the end.
 """
@@ -52,6 +53,8 @@ from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import TrialKey
+from pytest_syslat.report import written
+from pytest_syslat.report.written import Written
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
@@ -360,6 +363,8 @@ def pytest_configure(config: pytest.Config) -> None:
     patch.setattr(catalogue, "AuditDaemon", lambda testbed: None)
     patch.setattr(arms, "READY_LIMIT_S", READY_LIMIT_S)
     patch.setattr(arms, "POLL_S", 0.01)
+    if not TABLE.get("report"):
+        patch.setattr(written, "write_after_run", lambda _directory: Written(None, (), ()))
     if os.environ.get("SYSLAT_FAKES_LEAN"):
         patch.setattr(records.RunRecord, "trial_done", lambda *_: None)
     # Thousands of small files need not outlast a power cut here.

@@ -32,6 +32,7 @@ LMBENCH_PROGRAMS = (
 )
 TOOLS = ("bpftrace", "bpftool", "lat_syscall", "auditctl", "auditd")
 OBSERVERS = ("opensnoop", "execsnoop")
+BROWSER = ("chromium", "chromedriver")
 BASE_PROGRAMS = (
     "awk",
     "cat",
@@ -491,7 +492,9 @@ class TestSystemPackages:
         known = ("update", "install")
         return [
             " ".join(
-                word for word in line.split() if word in known or word.startswith(("bpf", "linux-"))
+                word
+                for word in line.split()
+                if word in known or word.startswith(("bpf", "linux-", "chromium"))
             )
             for line in log.read_text().splitlines()
         ]
@@ -503,6 +506,34 @@ class TestSystemPackages:
         assert result.stdout + result.stderr == ""
         assert not log.exists()
         assert not system.cache.exists()
+
+    def test_the_browser_is_for_tests_only(self, system: System) -> None:
+        system.write("var/lib/apt/lists/mirror_Packages", "")
+        log = with_tools(system, *TOOLS, *OBSERVERS).log_apt_get()
+        assert system.provision().returncode == 0
+        assert not log.exists()
+        result = system.provision("--for-tests")
+        assert result.returncode == 0, result.stderr
+        assert self.commands(log) == ["install chromium chromium-driver"]
+
+    @pytest.mark.parametrize("browser", ["chromium", "google-chrome"])
+    def test_a_browser_that_is_there_is_enough(self, system: System, browser: str) -> None:
+        log = with_tools(system, *TOOLS, *OBSERVERS, browser, "chromedriver").log_apt_get()
+        result = system.provision("--for-tests")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert not log.exists()
+
+    @pytest.mark.parametrize("why", ["apt fails", "an ordinary user", "no such package"])
+    def test_without_a_browser_tests_are_skipped(self, system: System, why: str) -> None:
+        with_tools(system, *TOOLS, *OBSERVERS).log_apt_get("exit 100")
+        if why == "an ordinary user":
+            system.stub("id", "echo 1000")
+        if why == "no such package":
+            system.write("etc/os-release", UBUNTU)
+        result = system.provision("--for-tests")
+        assert result.returncode == 0, result.stderr
+        warning = "provision: warning: no chromium and chromedriver: some tests are skipped"
+        assert result.stderr.splitlines()[-1] == warning
 
     def test_lists_are_fetched_only_when_absent(self, lacking_bpf: System) -> None:
         log = lacking_bpf.log_apt_get()
@@ -620,7 +651,7 @@ class TestUnpack:
     def offline(self, system: System, tmp_path: Path) -> System:
         """A system with the real apt, whose only package source is a directory."""
         link_programs(system.programs, *APT_PROGRAMS)
-        with_tools(system, "bpftrace", "bpftool")
+        with_tools(system, "bpftrace", "bpftool", *BROWSER)
         (system.root / "etc/apt/sources.list").unlink()
         system.write(
             "etc/apt/sources.list.d/debian.sources",
