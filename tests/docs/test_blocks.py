@@ -30,7 +30,7 @@ GATES = [block for block in blocks("yaml") if block.page == "docs/ci.md"]
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project of a user's with the benchmarks in it, and short runs."""
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in SHORT.items():
         monkeypatch.setenv(name, value)

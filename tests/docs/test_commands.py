@@ -92,7 +92,7 @@ def here(
     request: pytest.FixtureRequest,
 ) -> Here:
     """Commands are tried in the copy, with the variables that make runs short."""
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in SHORT.items():
         monkeypatch.setenv(name, value)
