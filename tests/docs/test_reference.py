@@ -23,6 +23,7 @@ DEFAULTS_IN_WORDS = {
     "until": "as many trials as `--syslat-trials` says",
     "chart": "the versions that",
     "ready": "once it runs",
+    "syscall": "`execve`, `openat` and `connect`",
 }
 """Defaults that are found out in the run, or that no value of Settings stands for."""
 INTERNAL_FIXTURES = {"syslat_experiment", "syslat_rig"}
