@@ -11,7 +11,7 @@ import pytest
 from pytest_syslat import fixtures, hookspec
 from pytest_syslat.settings import OPTIONS, Option, Settings
 
-from .support import DOCS, pages
+from .support import DOCS, ROOT, pages
 
 DEFAULTS_IN_WORDS = {
     "seed": "random",
@@ -95,3 +95,14 @@ def test_fixtures_are_documented() -> None:
     defined = {name for name, each in vars(fixtures).items() if isinstance(each, kind)}
     parameters = {"syslat_trial", "syslat_cell", "syslat_growth"}
     assert documented == (defined - INTERNAL_FIXTURES) | parameters
+
+
+def test_the_table_of_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| `--([a-z-]+) [^|]*\| ([^|]*)\| ([^|]*)\|", text, re.MULTILINE)
+    assert len(rows) > 5
+    by_flag = {option.flag.removeprefix("--"): option for option in OPTIONS}
+    for name, environment, default in rows:
+        option = by_flag["syslat-agent" if name == "agent" else name]
+        assert environment.strip(" `") == (option.environment or ""), name
+        assert default.strip(" `").startswith(default_in_words(option).strip("`")), name
