@@ -143,7 +143,6 @@ def test_command(command: Command, here: Here) -> None:
         "docker build -f images/Containerfile .",
         "sudo apt-get update && sudo apt-get install -y lmbench bpftraces",
         "sed -i 's/main/contrib/' /etc/apt/sources.list.d/debian.sources",
-        "syslat doktor",
     ],
 )
 def test_a_wrong_command_fails(wrong: str, here: Here) -> None:
