@@ -35,6 +35,8 @@ def adapt(app: Sphinx, page: str, source: list[str]) -> None:
     """
     source[0] = source[0].replace("(../CONTRIBUTING.md", "(contributing.md")
     if page == "index":
+        # Read anew each time: a page may have come since.
+        app.env.note_reread()
         here = Path(app.srcdir)
         source[0] = "".join(
             line
