@@ -48,23 +48,22 @@ def append_summary(
 
 def workflow_commands(report: Report) -> Iterator[str]:
     """A line each: errors for what fails a run, warnings for what fails under strict."""
-    for cells, kind in ((report.overheads, "overhead"), (report.growth, "growth")):
-        for each in cells:
-            if each.verdict in (Verdict.REGRESSED, Verdict.INVALID):
-                level = "error"
-            elif each.verdict is Verdict.INCONCLUSIVE and report.strict:
-                level = "warning"
-            else:
-                continue
-            cell = f"{each.syscall}-{each.agent}-{each.figure}"
-            what = f"{cell} growth {each.verdict}" if kind == "growth" else f"{cell} {each.verdict}"
-            message = (
-                f"{what} (budget {each.budget}): {kind} {signed_pct(each.delta_pct)} "
-                f"({signed_us(each.delta_us)})"
-            )
-            if each.reasons:
-                message += f": {'; '.join(each.reasons)}"
-            yield f"::{level} title={_property(f'syslat: {what}')}::{_data(message)}"
+    for each in report.judged:
+        if each.verdict in (Verdict.REGRESSED, Verdict.INVALID):
+            level = "error"
+        elif each.verdict is Verdict.INCONCLUSIVE and report.strict:
+            level = "warning"
+        else:
+            continue
+        kind = "growth" if each.of_growth else "overhead"
+        cell = f"{each.syscall}-{each.agent}-{each.figure}{' growth' if each.of_growth else ''}"
+        message = (
+            f"{cell} {each.verdict} (budget {each.budget}): {kind} {signed_pct(each.delta_pct)} "
+            f"({signed_us(each.delta_us)})"
+        )
+        if each.reasons:
+            message += f": {'; '.join(each.reasons)}"
+        yield f"::{level} title={_property(f'syslat: {cell} {each.verdict}')}::{_data(message)}"
 
 
 def is_annotated_here(environment: Mapping[str, str] = os.environ) -> bool:

@@ -170,15 +170,13 @@ def _verdict_rows(report: Report) -> list[VerdictRow]:
     rows = [
         VerdictRow(
             str(each.verdict),
-            f"{each.syscall} · {each.agent} · {each.figure}{of_growth}",
+            f"{each.syscall} · {each.agent} · {each.name}",
             f"{signed_pct(each.delta_pct)} ({signed_us(each.delta_us)})",
             interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
             _allowance(each.budget),
             "; ".join(each.reasons),
         )
-        for cells, of_growth in ((report.overheads, ""), (report.growth, " · growth"))
-        for each in cells
-        if each.verdict
+        for each in report.judged
     ]
     order = list(SYMBOLS)
     return sorted(rows, key=lambda row: order.index(row.verdict))
@@ -201,10 +199,9 @@ def _matrix(report: Report) -> list[tuple[str, list[list[Chip]]]]:
             agent,
             [
                 [
-                    Chip(str(each.verdict), f"{each.figure}{of_growth} {short_pct(each.delta_pct)}")
-                    for cells, of_growth in ((report.overheads, ""), (report.growth, " growth"))
-                    for each in cells
-                    if each.verdict and (each.syscall, each.agent) == (syscall, agent)
+                    Chip(str(each.verdict), f"{each.name} {short_pct(each.delta_pct)}")
+                    for each in judged
+                    if (each.syscall, each.agent) == (syscall, agent)
                 ]
                 for syscall in syscalls
             ],

@@ -127,7 +127,7 @@ def _table(cells: Sequence[Overhead], base: str) -> str:
 
 
 def _reason(cell: Overhead) -> str:
-    name = f"{cell.syscall}-{cell.agent}-{cell.figure}"
+    name = f"{cell.syscall}-{cell.agent}-{cell.figure}{' growth' if cell.of_growth else ''}"
     return f"- {_text(name)} {cell.verdict}: {_text('; '.join(cell.reasons))}"
 
 

@@ -12,7 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -59,6 +59,13 @@ class Overhead:
     reasons: tuple[str, ...]
     level_pct: float
     """With this probability all intervals of the family hold at once."""
+    of_growth: bool = False
+    """Whether it is the growth of an overhead since a stored run."""
+
+    @property
+    def name(self) -> str:
+        """The figure, in words that tell its growth from itself."""
+        return f"growth of {self.figure}" if self.of_growth else self.figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +315,7 @@ def _report(directory: Path, run: Mapping[str, Any]) -> Report:
         arms=arms,
         overheads=_sorted(cells, syscalls, arms),
         overheads_first=_sorted(map(_overhead, run.get("cells_first", ())), syscalls, arms),
-        growth=_sorted(map(_overhead, run.get("growth", ())), syscalls, arms),
+        growth=_sorted(map(_growth, run.get("growth", ())), syscalls, arms),
         family=run.get("family"),
         trials=tuple(
             sorted(
@@ -367,6 +374,10 @@ def _sorted(
 def _number(value: object) -> float | None:
     known = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if known and math.isfinite(value) else None  # type: ignore[arg-type]
+
+
+def _growth(entry: Mapping[str, Any]) -> Overhead:
+    return replace(_overhead(entry), of_growth=True)
 
 
 def _overhead(entry: Mapping[str, Any]) -> Overhead:

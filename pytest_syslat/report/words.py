@@ -148,7 +148,7 @@ def _named(cells: Sequence[Overhead]) -> str:
         groups.setdefault((each.syscall, each.agent), []).append(each)
     shown = [
         f"{syscall} under {agent} "
-        f"({', '.join(f'{each.figure} {short_pct(each.delta_pct)}' for each in members)})"
+        f"({', '.join(f'{each.name} {short_pct(each.delta_pct)}' for each in members)})"
         for (syscall, agent), members in list(groups.items())[:MOST_NAMED]
     ]
     more = len(groups) - len(shown)

@@ -23,6 +23,7 @@ def project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     project.table(report=True)
+    project.lean = True
     return project
 
 
@@ -35,6 +36,7 @@ def commands(result: pytest.RunResult) -> list[str]:
 
 
 def test_the_last_line_names_the_report(project: Project) -> None:
+    project.lean = False
     result = run(project, "--syslat-trials=2")
     result.assert_outcomes(passed=4, deselected=8)
     page = project.results / "report.html"
@@ -66,7 +68,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(
     told = f"warning: no report was written: no ink (all figures are in {project.results})"
     assert told in result.outlines
     assert not (project.results / "report.html").exists()
-    assert project.run_json()["complete"] is True
+    assert project.run_json()["cells"]
     # What regressed is told all the same.
     assert len(commands(result)) == 1
 
@@ -121,3 +123,37 @@ def test_inconclusive_is_a_warning_under_strict(project: Project) -> None:
     assert commands(run(project, *few)) == []
     (line,) = commands(run(project, *few, "--syslat-strict"))
     assert line.startswith("::warning title=syslat%3A connect-auditd-p50 inconclusive::")
+
+
+def test_growth_since_a_stored_run(project: Project) -> None:
+    """The overhead was 1 µs and is 3 µs: 13 µs instead of 11, which is 18.2 % more."""
+    run(project, "--syslat-trials=8")
+    project.results.rename(project.path / "stored")
+    project.table(report=True, ns={"auditd": 13_000})
+    project.setenv("GITHUB_ACTIONS", "true")
+    result = run(
+        project,
+        "--syslat-trials=8",
+        "--syslat-against=stored",
+        "--syslat-growth-budget=connect:p50<=+5%",
+    )
+    (line,) = commands(result)
+    assert line.startswith("::error title=syslat%3A connect-auditd-p50 growth regressed::")
+    assert "growth +18.2\u00a0%25 (+2.000\u00a0µs)" in line
+    page = (project.results / "report.html").read_text(encoding="utf-8")
+    assert "Growth since the stored run" in page
+    assert "connect: growth by agent" in page
+    assert (
+        "1 of 1 judged figure regressed: connect under auditd (growth of p50 +18.2\u00a0%)" in page
+    )
+    text = (project.results / "report.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert "| connect | auditd | p50 | 11.000 µs | 13.000 µs | +18.2 % (+2.000 µs) |" in text
+
+
+def test_a_stored_vanilla_is_told(project: Project) -> None:
+    run(project, "--syslat-trials=2")
+    project.results.rename(project.path / "stored")
+    run(project, "--syslat-trials=2", "--syslat-baseline=stored")
+    page = (project.results / "report.html").read_text(encoding="utf-8")
+    assert "Vanilla is that of the stored run" in page
+    assert "An overhead compares the trials of two runs." in page
