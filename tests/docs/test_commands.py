@@ -55,6 +55,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = copy_of_the_checkout(tmp_path_factory.mktemp("documented"))
     (place / ".venv").mkdir()
     (place / ".venv/.ready").touch()
+    for block in blocks("toml"):
+        if named := re.match(r"# (\S+\.toml)\n", block.text):
+            (place / named[1]).parent.mkdir(exist_ok=True)
+            (place / named[1]).write_text(block.text)
     [agent] = [block for block in blocks("python") if "class Opens" in block.text]
     (place / "benchmarks/conftest.py").write_text(agent.text)
     (place / "falco-9.1.0.tgz").touch()
