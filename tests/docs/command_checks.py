@@ -75,7 +75,7 @@ def collect(command: str, here: Here) -> None:
     # pytest-benchmark reads and writes its files even where nothing is measured.
     of_benchmark = [word for word in words if word.startswith("--benchmark-")]
     known = Path(pytest_benchmark.plugin.__file__).read_text()
-    assert all(f'"{word.partition("=")[0]}"' in known for word in of_benchmark)
+    assert all(f"'{word.partition('=')[0]}'" in known for word in of_benchmark)
     here.collect([word for word in words[1:] if word not in of_benchmark])
 
 
