@@ -310,8 +310,10 @@ OPTIONS: tuple[Option, ...] = (
         "syscalls",
         _name,
         "NAME",
-        "syscall to measure instead of execve, openat and connect: one of these, close, clone, or "
-        "one that syscalls/NAME.toml or a conftest adds; repeatable",
+        "Measure this syscall: execve, openat, connect, close, clone, or one that a file "
+        "syscalls/NAME.toml or a conftest adds.",
+        default="execve, openat and connect",
+        example="close",
         repeatable=True,
     ),
     Option(
