@@ -207,6 +207,7 @@ def test_closes_of_lmbench_are_as_many_as_another_program_counts(bench: Bench) -
     assert trace.other > 0
 
 
+@pytest.mark.long
 def test_clones_of_lmbench_are_as_many_as_another_program_counts(bench: Bench) -> None:
     runs = 3
     trace, counter = traced_beside_a_counter(bench, CLONE, runs)
