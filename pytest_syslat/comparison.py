@@ -40,6 +40,8 @@ class ComparedRun:
     flag: str
     stored: StoredRun
     differences: list[str] = field(default_factory=list)
+    forced_by: str = FORCE_FLAG
+    """Word before the differences where they are a doubt."""
 
     def doubts(self, syscall: str) -> tuple[str, ...]:
         """Why figures of a syscall prove nothing beside this run's, one sentence each."""
@@ -51,7 +53,7 @@ class ComparedRun:
         if not self.differences:
             return weak
         return (
-            f"{FORCE_FLAG}: {self.stored.path.name} was made so: {_first(self.differences)}",
+            f"{self.forced_by}: {self.stored.path.name} was made so: {_first(self.differences)}",
             *weak,
         )
 
@@ -89,6 +91,7 @@ class ComparedRun:
                     "trial": key.trial,
                     "placement": trial.placement,
                     "figures_us": dict(trial.figures_us),
+                    "findings": [each.as_dict() for each in trial.findings],
                 }
                 for key, trial in sorted(self.stored.trials.items())
             ],

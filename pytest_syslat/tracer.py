@@ -37,6 +37,7 @@ from pytest_syslat.testbeds.protocol import (
 )
 
 OLDEST_VERSION = (0, 14)
+NEWEST_TRIED = (0, 27)
 RENAMED_MAP_KEYS = (0, 20)
 MAP_KEYS = 32768
 ATTACH_LIMIT_S = 60.0
@@ -125,6 +126,20 @@ def parse_version(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def bpftrace_version(testbed: Testbed, role: Role) -> str:
+    """What `bpftrace --version` prints; raises TracerError if it isn't there, or too old."""
+    try:
+        answer = testbed.run(["bpftrace", "--version"], role=role, timeout_s=MARK_LIMIT_S)
+    except TestbedError:
+        answer = None
+    if answer is None or not answer.ok:
+        raise TracerError("bpftrace was not found: install it (apt-get install bpftrace)")
+    version = answer.stdout.strip()
+    if parse_version(version) < OLDEST_VERSION:
+        raise TracerError(f"{version} is too old: 0.14 or newer is needed")
+    return version
+
+
 class Tracer:
     """bpftrace on a testbed."""
 
@@ -139,23 +154,13 @@ class Tracer:
         self._testbed = testbed
         self._rootdir = rootdir
         self.mode = mode
-        try:
-            answer = testbed.run(
-                ["bpftrace", "--version"], role=Role.TRACER, timeout_s=MARK_LIMIT_S
-            )
-        except TestbedError:
-            answer = None
-        if answer is None or not answer.ok:
-            raise TracerError("bpftrace was not found: install it (apt-get install bpftrace)")
-        self.version = answer.stdout.strip()
+        self.version = bpftrace_version(testbed, Role.TRACER)
         machine = testbed.machine
         if any(machine not in syscall.number_by_machine for syscall in SYSCALLS.values()):
             raise TracerError(
                 f"the syscall numbers of {machine} are not known: x86_64 and aarch64 are"
             )
         self._number = parse_version(self.version)
-        if self._number < OLDEST_VERSION:
-            raise TracerError(f"{self.version} is too old: 0.14 or newer is needed")
 
     def script(self, syscall: Syscall, *, whole_operation: bool = False) -> Path:
         """The bpftrace program of a syscall, in the tracer's mode.
@@ -339,7 +344,7 @@ class Tracing:
         return (
             Trace(
                 succeeded=final.succeeded.without(self._base.succeeded),
-                failures=_difference(final.failures, self._base.failures),
+                failures=failures_between(self._base.failures, final.failures),
                 other=final.other - self._base.other,
                 total=final.total - self._base.total,
                 lost=self._reader.lost(printed),
@@ -508,8 +513,9 @@ def _json_lines(text: bytes) -> Iterable[dict[str, Any]]:
                 yield message
 
 
-def _difference(final: dict[int, int], base: dict[int, int]) -> dict[int, int]:
-    counted = {errno: count - base.get(errno, 0) for errno, count in final.items()}
+def failures_between(before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
+    """Failed calls by errno that were counted from one dump to a later one."""
+    counted = {errno: count - before.get(errno, 0) for errno, count in after.items()}
     return {errno: count for errno, count in counted.items() if count}
 
 

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,12 @@ class Trial:
         """A figure of the trial in µs: p50, p90, p99, mean (traced, raw) or user (untraced)."""
         if figure == "user":
             return self.user_us
-        if self.distribution.count == 0:
-            return None
-        return figures_us(self.distribution)[figure]
+        return self._traced_us.get(figure)
+
+    @cached_property
+    def _traced_us(self) -> dict[str, float]:
+        """All traced figures; empty without calls. Kept, since a verdict asks for each often."""
+        return figures_us(self.distribution) if self.distribution.count else {}
 
     @property
     def stderr_text(self) -> str:
@@ -206,7 +210,6 @@ class Trial:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for run.json."""
-        traced = figures_us(self.distribution) if self.distribution.count else {}
         return {
             "syscall": self.key.syscall,
             "label": self.key.arm,
@@ -222,12 +225,9 @@ class Trial:
             "refused": self.refused,
             "calls": self.distribution.count,
             "other_calls": self.other_calls,
-            "figures_us": {**traced, "user": self.user_us},
+            "figures_us": {**self._traced_us, "user": self.user_us},
             "cost": self.cost.as_dict() if self.cost else None,
-            "findings": [
-                {"severity": str(each.severity), "code": each.code, "detail": each.detail}
-                for each in self.findings
-            ],
+            "findings": [each.as_dict() for each in self.findings],
             "operation_us": self.operation_us,
             "user_mean_us": self.user_mean_us,
             "first": self.first.as_dict() if self.first else None,

@@ -110,7 +110,7 @@ class Workload:
         there = self._testbed.state(shipped, role=Role.WORKLOAD) is not None
         content = self._read(shipped) if there else None
         if self._testbed.state(self.helper, role=Role.WORKLOAD) is not None:
-            return self._check_helper(self.helper, content)
+            return check_helper(self._testbed, self.helper, content)
         if content is None:
             return f"{self.helper} is missing and no copy stands beside lat_proc"
         self._made = [
@@ -123,15 +123,6 @@ class Workload:
         self._testbed.write(self._testbed.workdir / PLACED, listed.encode(), role=Role.WORKLOAD)
         self._testbed.write(self.helper, content, role=Role.WORKLOAD, executable=True)
         return None
-
-    def _check_helper(self, helper: Path, shipped: bytes | None) -> str | None:
-        """What stands at the helper's path is executed, and measured: it must be lmbench's."""
-        if shipped is not None and self._read(helper) != shipped:
-            raise WorkloadError(f"{helper} is not lmbench's own helper: remove it and run again")
-        state = self._testbed.state(helper, role=Role.WORKLOAD)
-        if state is None or state.owner not in (0, state.reader) or state.mode & 0o022:
-            raise WorkloadError(f"{helper} can be changed by others: remove it and run again")
-        return None if state.executable else f"{helper} is not executable"
 
     def _calibrate(self) -> Calibration:
         environment = {"ENOUGH": str(SHORTEST_INTERVAL_US)}
@@ -214,14 +205,7 @@ class Workload:
 
     def version(self) -> str:
         """lmbench's version, which its licence asks to be named with published results."""
-        prefix = Path(*self.directory.parts[:-4])
-        told = self._testbed.run(
-            ["sh", "-c", VERSION_QUESTION, "sh", str(prefix / "share/doc/lmbench")],
-            role=Role.WORKLOAD,
-            timeout_s=RUN_LIMIT_S,
-        )
-        named = re.search(r"^lmbench \(([^)]+)\)", told.stdout, re.MULTILINE)
-        return named[1] if named else "unknown"
+        return lmbench_version(self._testbed, self.directory)
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the programs that are run, by name: they are unmodified."""
@@ -244,3 +228,42 @@ def built_in_helper(program: bytes) -> Path | None:
     """The path of the helper that this build of lat_proc executes (`/tmp/hello` upstream)."""
     found = HELPER_PATH.search(program)
     return Path(found[1].decode()) if found else None
+
+
+def lmbench_version(testbed: Testbed, directory: Path) -> str:
+    """The version of the package that lmbench's programs came with, or `unknown`.
+
+    Args:
+        testbed: Where they are.
+        directory: In which they stand.
+    """
+    prefix = Path(*directory.parts[:-4])
+    told = testbed.run(
+        ["sh", "-c", VERSION_QUESTION, "sh", str(prefix / "share/doc/lmbench")],
+        role=Role.WORKLOAD,
+        timeout_s=RUN_LIMIT_S,
+    )
+    named = re.search(r"^lmbench \(([^)]+)\)", told.stdout, re.MULTILINE)
+    return named[1] if named else "unknown"
+
+
+def check_helper(testbed: Testbed, helper: Path, shipped: bytes | None) -> str | None:
+    """What stands at the helper's path is executed, and measured: it must be lmbench's.
+
+    Args:
+        testbed: Where it stands.
+        helper: The path that `lat_proc` has built in.
+        shipped: The content of lmbench's own helper; None if there is none to compare with.
+
+    Returns:
+        Why it cannot be executed, if so.
+
+    Raises:
+        WorkloadError: It is somebody else's, or could become it.
+    """
+    if shipped is not None and testbed.read(helper, role=Role.WORKLOAD) != shipped:
+        raise WorkloadError(f"{helper} is not lmbench's own helper: remove it and run again")
+    state = testbed.state(helper, role=Role.WORKLOAD)
+    if state is None or state.owner not in (0, state.reader) or state.mode & 0o022:
+        raise WorkloadError(f"{helper} can be changed by others: remove it and run again")
+    return None if state.executable else f"{helper} is not executable"
