@@ -11,8 +11,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 READY := .venv/.ready
 TEST_LOG := .cache/test.log
+# Commands of the documentation that measure.
+MEASURING_DOCS := tests/docs/test_measured.py
 
-.PHONY: help bench test lint provision cluster cluster-down clean
+.PHONY: help bench test lint docs provision cluster cluster-down clean
 
 help: ## Say what can be made
 	@echo 'make TARGET [ARGS="options for pytest"] [PYTHON=python3.X]'
@@ -40,7 +42,8 @@ test: provision $(READY) ## Lint, type check and test; report coverage
 	$(BIN)/coverage erase; \
 	if [ -t 1 ]; then color=yes; else color=auto; fi; \
 	selected=; : >$(TEST_LOG); \
-	for kind in '-n2 --dist=worksteal tests/unit tests/plugin' 'tests/local tests/cluster'; do \
+	for kind in "-n2 --dist=worksteal tests/unit tests/plugin tests/docs --ignore=$(MEASURING_DOCS)" \
+			'$(MEASURING_DOCS) tests/local tests/cluster'; do \
 		$(BIN)/coverage run -m pytest --color=$$color $$kind $(ARGS) 2>&1 | tee -a $(TEST_LOG); \
 		case $$? in 0) selected=yes;; 5) ;; *) selected=yes; failed="$$failed pytest";; esac; \
 	done; \
@@ -51,6 +54,10 @@ test: provision $(READY) ## Lint, type check and test; report coverage
 
 lint: $(READY) ## Lint and type check
 	@$(run_lint); [ -z "$$failed" ]
+
+docs: $(READY) ## Build the pages of docs/ into build/docs; warnings are errors
+	@$(BIN)/sphinx-build -q -W --keep-going -n docs build/docs
+	@echo 'open build/docs/index.html'
 
 provision: ## Install bpftrace, bpftool, lmbench and auditd where they are missing
 	@tools/provision.sh $(PROVISION)

@@ -24,6 +24,7 @@ from pytest_syslat.plan import TrialKey
 from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.stored import UNKNOWN, StoredProblem, StoredRun, read_run
+from pytest_syslat.syscalls import SYSCALLS, in_order
 from pytest_syslat.unpaired import GrowthData, StoredBaselineData
 
 BASELINE_FLAG = "--syslat-baseline"
@@ -40,6 +41,8 @@ class ComparedRun:
     flag: str
     stored: StoredRun
     differences: list[str] = field(default_factory=list)
+    forced_by: str = FORCE_FLAG
+    """Word before the differences where they are a doubt."""
 
     def doubts(self, syscall: str) -> tuple[str, ...]:
         """Why figures of a syscall prove nothing beside this run's, one sentence each."""
@@ -51,7 +54,7 @@ class ComparedRun:
         if not self.differences:
             return weak
         return (
-            f"{FORCE_FLAG}: {self.stored.path.name} was made so: {_first(self.differences)}",
+            f"{self.forced_by}: {self.stored.path.name} was made so: {_first(self.differences)}",
             *weak,
         )
 
@@ -89,6 +92,7 @@ class ComparedRun:
                     "trial": key.trial,
                     "placement": trial.placement,
                     "figures_us": dict(trial.figures_us),
+                    "findings": [each.as_dict() for each in trial.findings],
                 }
                 for key, trial in sorted(self.stored.trials.items())
             ],
@@ -230,7 +234,7 @@ class Comparison:
             return None
         try:
             ours = (path / "run.json").exists()
-            run = read_run(path) if ours else read_foreign(path)
+            run = read_run(path) if ours else self._foreign(path)
         except StoredProblem as problem:
             raise StoredProblem(f"{flag}: {problem}") from None
         if not run.is_ours:
@@ -245,6 +249,9 @@ class Comparison:
                 f"(arms: {', '.join(run.labels) or 'none'}): give a run that measured vanilla"
             )
         return compared
+
+    def _foreign(self, path: Path) -> StoredRun:
+        return read_foreign(path, in_order([*SYSCALLS, *self._settings.syscall_names]))
 
     def _check_foreign(self, flag: str, path: Path) -> None:
         if flag == AGAINST_FLAG:

@@ -33,6 +33,10 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
 
+    def as_dict(self) -> dict[str, str]:
+        """Plain values for run.json."""
+        return {"severity": str(self.severity), "code": self.code, "detail": self.detail}
+
 
 def invalid(code: str, detail: str) -> Finding:
     """A finding that refuses the trial."""

@@ -16,6 +16,7 @@ from pytest_syslat.arms import Switch
 from pytest_syslat.attribution import Attribution
 from pytest_syslat.gate import OVERHEAD_COLUMNS, Cell, CellResult, family_sentence, overhead_rows
 from pytest_syslat.placement import Placement
+from pytest_syslat.plain import without_nan
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory, write_atomically, write_frame
 from pytest_syslat.sequential import LOOKS, alpha_of_look
@@ -108,6 +109,7 @@ class RunRecord:
         self._facts = facts
         self._run |= {
             "settings": settings.as_dict(),
+            "syscalls": {each.name: asdict(each) for each in settings.syscalls},
             "system": dict(facts),
             "plan": [key.id for key in plan.order],
             "plan_is_complete": plan.complete,
@@ -257,7 +259,7 @@ class RunRecord:
         self._run["switches"] = [asdict(each) for each in measured.switches]
 
     def _write_run(self) -> None:
-        text = json.dumps(_without_nan(self._run), indent=1, ensure_ascii=False)
+        text = json.dumps(without_nan(self._run), indent=1, ensure_ascii=False)
         write_atomically(self.directory.run_path, text + "\n")
 
 
@@ -407,14 +409,3 @@ def _cell(result: CellResult) -> dict[str, Any]:
     plain["budget"] = str(result.budget) if result.budget else None
     plain["verdict"] = str(result.verdict) if result.verdict else None
     return plain
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no nan: what is undefined becomes null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

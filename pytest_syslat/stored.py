@@ -13,6 +13,8 @@ from typing import Any
 from pytest_syslat.findings import Finding, Severity
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.results import RUN_SCHEMA
+from pytest_syslat.settings import OPTIONS, Settings
+from pytest_syslat.syscalls import SYSCALLS, Syscall
 
 UNKNOWN = "unknown"
 
@@ -55,7 +57,7 @@ class Weakness:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """An earlier run. Refused trials are not in it."""
+    """An earlier run. Refused trials are in it only where they were asked for."""
 
     path: Path
     settings: Mapping[str, Any]
@@ -96,11 +98,12 @@ class StoredRun:
         return time.strftime("%Y-%m-%d", time.gmtime(min(begins_s))) if begins_s else UNKNOWN
 
 
-def read_run(path: Path) -> StoredRun:
+def read_run(path: Path, *, keep_refused: bool = False) -> StoredRun:
     """Read a result directory of ours.
 
     Args:
         path: A directory with a run.json.
+        keep_refused: Whether refused trials are among its trials, too.
 
     Raises:
         StoredProblem: One line that names the file and what is wrong with it.
@@ -127,7 +130,7 @@ def read_run(path: Path) -> StoredRun:
             path=path,
             settings=dict(stored["settings"]),
             system={name: str(value) for name, value in stored["system"].items()},
-            trials={trial.key: trial for trial in trials if not trial.refused},
+            trials={trial.key: trial for trial in trials if keep_refused or not trial.refused},
             complete=stored.get("complete") is True,
             refused=sum(trial.refused for trial in trials),
         )
@@ -136,6 +139,33 @@ def read_run(path: Path) -> StoredRun:
             f"{file} is not as a run writes it ({type(error).__name__}: {error}): "
             "give the directory of another run"
         ) from None
+
+
+def stored_settings(run: Mapping[str, Any]) -> Settings:
+    """The settings of a run; those that it does not know are at their defaults.
+
+    Args:
+        run: Its run.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: A value is none that this version knows.
+    """
+    stored, values = run["settings"], dict[str, Any]()
+    for option in OPTIONS:
+        value = stored.get(option.setting)
+        if value is None:
+            continue
+        if option.repeatable:
+            values[option.setting] = tuple(option.parse(str(each)) for each in value)
+        else:
+            values[option.setting] = option.parse(str(value))
+    described = run.get("syscalls", {})
+    if "syscalls" in values:
+        values["syscalls"] = tuple(
+            Syscall(**described[name]) if name in described else SYSCALLS[name]
+            for name in values["syscalls"]
+        )
+    return Settings(**values)
 
 
 def known_figures_us(figures: Mapping[str, object]) -> dict[str, float]:
@@ -152,13 +182,14 @@ def _trial(entry: Mapping[str, Any]) -> StoredTrial:
         key=TrialKey(str(entry["syscall"]), str(entry["label"]), int(entry["trial"])),
         placement=str(entry["placement"]),
         refused=bool(entry["refused"]),
-        findings=_findings(entry["findings"]),
+        findings=stored_findings(entry["findings"]),
         figures_us=known_figures_us(entry["figures_us"]),
         started_at_s=float(entry["started_at_s"]),
     )
 
 
-def _findings(entries: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
+def stored_findings(entries: Sequence[Mapping[str, str]]) -> tuple[Finding, ...]:
+    """Findings as run.json holds them."""
     return tuple(
         Finding(Severity(each["severity"]), each["code"], each["detail"]) for each in entries
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_syslat import __version__
 from pytest_syslat.settings import Settings
+from pytest_syslat.syscalls import DEFINITION, SYSCALLS
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.workload import Workload
@@ -25,8 +26,6 @@ def collect_sysinfo(
     settings: Settings,
 ) -> dict[str, str]:
     """Collect all facts, in the order in which they are written to `<label>_sysinfo.txt`."""
-    core = testbed.core
-    cpu = f"/sys/devices/system/cpu/cpu{core}"
     return {
         "pytest-syslat": __version__,
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
@@ -38,6 +37,31 @@ def collect_sysinfo(
         "architecture": testbed.machine,
         "distribution": _after(_text(testbed, "/etc/os-release"), "PRETTY_NAME=").strip('"'),
         **testbed.facts(),
+        **core_facts(testbed),
+        "tracer filters by": testbed.scope.filter.value,
+        "bpftrace": tracer.version,
+        "tracer": tracer.mode,
+        "lmbench": workload.version(),
+        "lmbench directory": str(workload.directory),
+        "lmbench is unmodified": "as packaged; checksums below",
+        **{f"SHA-256 of {name}": digest for name, digest in workload.checksums().items()},
+        **{f"lmbench {name}": value for name, value in workload.calibration.environment.items()},
+        "file system of the measured file": _file_system(testbed, workload.measured_file),
+        **{f"agent {name}": version for name, version in agent_versions.items()},
+        **{
+            f"{DEFINITION}{each}": each.words
+            for each in settings.syscalls
+            if each.name not in SYSCALLS
+        },
+        **{f"setting {name}": _shown(value) for name, value in settings.as_dict().items()},
+    }
+
+
+def core_facts(testbed: Testbed) -> dict[str, str]:
+    """What the node's kernel tells of its cores, and of the measured one."""
+    core = testbed.core
+    cpu = f"/sys/devices/system/cpu/cpu{core}"
+    return {
         "CPU": _after(_text(testbed, "/proc/cpuinfo"), "model name").lstrip("\t :"),
         "cores online": _text(testbed, "/sys/devices/system/cpu/online"),
         "measured core": str(core),
@@ -50,17 +74,6 @@ def collect_sysinfo(
             testbed, "/sys/devices/system/clocksource/clocksource0/current_clocksource"
         ),
         **_mitigations(testbed),
-        "tracer filters by": testbed.scope.filter.value,
-        "bpftrace": tracer.version,
-        "tracer": tracer.mode,
-        "lmbench": workload.version(),
-        "lmbench directory": str(workload.directory),
-        "lmbench is unmodified": "as packaged; checksums below",
-        **{f"SHA-256 of {name}": digest for name, digest in workload.checksums().items()},
-        **{f"lmbench {name}": value for name, value in workload.calibration.environment.items()},
-        "file system of the measured file": _file_system(testbed, workload.measured_file),
-        **{f"agent {name}": version for name, version in agent_versions.items()},
-        **{f"setting {name}": _shown(value) for name, value in settings.as_dict().items()},
     }
 
 

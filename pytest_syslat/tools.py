@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -91,7 +92,9 @@ def find_lmbench(chosen: Path | None) -> Path:
     on_path = shutil.which("lat_syscall")
     candidates = [Path(on_path).parent] if on_path else []
     for root in (Path("/"), cache_dir() / TOOLS_TREE):
-        candidates += sorted((root / "usr/lib/lmbench/bin").glob("*"))
+        # Under sudo -u without -H the cache is somebody else's.
+        with contextlib.suppress(OSError):
+            candidates += sorted((root / "usr/lib/lmbench/bin").glob("*"))
     for directory in candidates:
         if all(os.access(directory / name, os.X_OK) for name in LMBENCH_PROGRAMS):
             return directory

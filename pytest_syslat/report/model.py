@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from pytest_syslat.budget import parse_budget
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.gate import Verdict
-from pytest_syslat.raw_log import RawLogProblem, recorded
+from pytest_syslat.raw_log import RawLogProblem, read_log
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory
 from pytest_syslat.settings import VANILLA
 
@@ -442,7 +442,7 @@ def _read_curves(
         path = ResultDirectory(directory).log_path(arm, syscall, int(entry["trial"]))
         shown = path.relative_to(directory)
         try:
-            found = recorded(path.read_bytes(), tracer)
+            found = read_log(path.read_bytes(), tracer).succeeded
         except OSError as error:
             missing.append(f"{shown} cannot be read: {error.strerror or error}")
             continue

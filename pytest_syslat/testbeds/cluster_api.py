@@ -193,6 +193,49 @@ class ClusterApi:
             self._ahead = parsedate_to_datetime(headers["Date"]) - datetime.now(UTC)
         return str(told.git_version)
 
+    @property
+    def ahead_s(self) -> float:
+        """Seconds by which the server's clock is ahead of ours, once it has told its version."""
+        return self._ahead.total_seconds()
+
+    def may(
+        self,
+        verb: str,
+        group: str,
+        resource: str,
+        namespace: str | None = None,
+        name: str | None = None,
+    ) -> bool:
+        """Whether the user may do something, by the server's own word; nothing is changed.
+
+        Args:
+            verb: Such as `create`.
+            group: Of the resource; empty for the core group.
+            resource: Such as `pods` or `pods/exec`.
+            namespace: None for what is in no namespace.
+            name: Of the one object; None for any.
+        """
+        plain, _, part = resource.partition("/")
+        review = client.V1SelfSubjectAccessReview(
+            spec=client.V1SelfSubjectAccessReviewSpec(
+                resource_attributes=client.V1ResourceAttributes(
+                    verb=verb,
+                    group=group,
+                    resource=plain,
+                    subresource=part,
+                    namespace=namespace,
+                    name=name,
+                )
+            )
+        )
+        answer = self._asked(
+            f"ask whether {verb} {resource} is allowed",
+            lambda: client.AuthorizationV1Api(self._client).create_self_subject_access_review(
+                review
+            ),
+        )
+        return bool(answer.status and answer.status.allowed)
+
     def now(self) -> datetime:
         """The time by the server's clock, once it has told its version: all runs agree on it."""
         return datetime.now(UTC) + self._ahead

@@ -81,7 +81,7 @@ class ClusterClaim:
             namespace = self._created(namespace_object(self._rootdir, self.tags))
             if namespace["metadata"]["labels"].get(RUN_LABEL) == self._run_id:
                 self._namespace_uid = namespace["metadata"]["uid"]
-        self._refuse_others(namespace)
+        refuse_namespace(namespace)
         self._take_lease()
         if not is_prepared(namespace):
             # From here on it goes with this run, whoever has made it.
@@ -100,19 +100,6 @@ class ClusterClaim:
             # Another run was faster, or the answer to our own first attempt was lost.
             return self._api.get(body["kind"], body["metadata"]["name"])
 
-    def _refuse_others(self, namespace: Object) -> None:
-        if not is_ours(namespace):
-            raise TestbedError(
-                f"the namespace {NAMESPACE} exists and isn't ours: it lacks the label {OURS}; "
-                "delete it, or use another cluster"
-            )
-        labels = namespace["metadata"].get("labels") or {}
-        if labels.get(RUN_LABEL) is None and not is_prepared(namespace):
-            raise TestbedError(
-                f"the namespace {NAMESPACE} was applied by hand: kubectl delete -k manifests/, or "
-                "pytest benchmarks --syslat-clean"
-            )
-
     def _take_lease(self) -> None:
         """Take the Lease, which only one run at a time can; raises TestbedError."""
         try:
@@ -122,7 +109,7 @@ class ClusterClaim:
             if found["spec"].get("holderIdentity") == self._holder:
                 self._held = True
                 return
-            self._refuse_holder(found)
+            refuse_holder(found, self._api)
             self._take_over(found)
 
     def _store(self, send: Callable[[Object], Object], lease: Object) -> None:
@@ -135,18 +122,6 @@ class ClusterClaim:
         except TestbedError:
             self._held = False
             raise
-
-    def _refuse_holder(self, lease: Object) -> None:
-        if (lease["metadata"].get("labels") or {}).get(KEPT_LABEL):
-            raise TestbedError(
-                f"the namespace {NAMESPACE} was kept by --syslat-keep: when you have seen enough, "
-                "pytest benchmarks --syslat-clean"
-            )
-        if is_live(lease, self._api.now()) and not is_dead_here(lease):
-            raise TestbedError(
-                f"{told(lease, self._api)} measures on this cluster: wait for its end, or, if it "
-                "is dead, pytest benchmarks --syslat-clean"
-            )
 
     def _take_over(self, lease: Object) -> None:
         version = lease["metadata"]["resourceVersion"]
@@ -241,6 +216,35 @@ class ClusterClaim:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+
+def refuse_namespace(namespace: Object) -> None:
+    """Raise TestbedError if no run may use the namespace."""
+    if not is_ours(namespace):
+        raise TestbedError(
+            f"the namespace {NAMESPACE} exists and isn't ours: it lacks the label {OURS}; "
+            "delete it, or use another cluster"
+        )
+    labels = namespace["metadata"].get("labels") or {}
+    if labels.get(RUN_LABEL) is None and not is_prepared(namespace):
+        raise TestbedError(
+            f"the namespace {NAMESPACE} was applied by hand: kubectl delete -k manifests/, or "
+            "pytest benchmarks --syslat-clean"
+        )
+
+
+def refuse_holder(lease: Object, api: ClusterApi) -> None:
+    """Raise TestbedError if the run that holds a Lease keeps others out."""
+    if (lease["metadata"].get("labels") or {}).get(KEPT_LABEL):
+        raise TestbedError(
+            f"the namespace {NAMESPACE} was kept by --syslat-keep: when you have seen enough, "
+            "pytest benchmarks --syslat-clean"
+        )
+    if is_live(lease, api.now()) and not is_dead_here(lease):
+        raise TestbedError(
+            f"{told(lease, api)} measures on this cluster: wait for its end, or, if it "
+            "is dead, pytest benchmarks --syslat-clean"
+        )
 
 
 def clean(api: ClusterApi) -> list[str]:

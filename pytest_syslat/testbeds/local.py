@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -19,12 +18,12 @@ from typing import IO, ClassVar
 
 from pytest_syslat.testbeds import readings
 from pytest_syslat.testbeds.cores import cores_beside, parse_core_list
+from pytest_syslat.testbeds.host_files import HostFiles
 from pytest_syslat.testbeds.protocol import (
     PLACED,
     WORKLOAD_GROUP,
     Completed,
     CoreTimes,
-    FileState,
     Filter,
     Process,
     Role,
@@ -33,7 +32,6 @@ from pytest_syslat.testbeds.protocol import (
     WorkloadScope,
 )
 from pytest_syslat.testbeds.stopped_services import restore_all
-from pytest_syslat.tools import Tool, find_lmbench, find_tool, is_cached, library_path
 
 NEEDED_PROGRAMS = ("nsenter", "setpriv", "taskset", "unshare")
 STARTUP_LIMIT_S = 10.0
@@ -125,7 +123,7 @@ def end_group(popen: subprocess.Popen[bytes]) -> None:
         popen.wait(END_LIMIT_S)
 
 
-class LocalTestbed:
+class LocalTestbed(HostFiles):
     """Runs everything on this host.
 
     The workload lives in a cgroup v2 child of its own, which the tracer filters by, and in a
@@ -239,10 +237,8 @@ class LocalTestbed:
             return ["sh", "-c", join, "sh", *with_us, *enter_network, *pinned]
         if role is Role.SERVER:
             return [*with_us, *enter_network, *beside, *argv]
-        if role is Role.TRACER and not tracefs_is_mounted():
-            mount = 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"'
-            private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh"]
-            return [*private, *with_us, *beside, *argv]
+        if role is Role.TRACER:
+            return seeing_tracefs([*with_us, *beside, *argv])
         return [*with_us, *beside, *argv]
 
     def run(
@@ -305,15 +301,6 @@ class LocalTestbed:
         except OSError as error:
             raise TestbedError(f"cannot run {command[0]}: {error.strerror}") from error
 
-    def read(self, path: Path, offset: int = 0, *, role: Role) -> bytes:  # noqa: ARG002
-        """The content of a file from `offset` on; all roles see the same files."""
-        try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                return file.read()
-        except OSError as error:
-            raise TestbedError(f"cannot read {path}: {error.strerror}") from error
-
     def write(
         self,
         path: Path,
@@ -338,37 +325,8 @@ class LocalTestbed:
             else:
                 path.unlink()
 
-    def state(self, path: Path, *, role: Role) -> FileState | None:  # noqa: ARG002
-        """What is seen of a file."""
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return FileState(
-            owner=found.st_uid,
-            reader=os.geteuid(),
-            mode=stat.S_IMODE(found.st_mode),
-            executable=os.access(path, os.X_OK),
-        )
-
     def renew(self) -> None:
         """Nobody else uses what this run made."""
-
-    def facts(self) -> dict[str, str]:
-        """Nothing that isn't told of every node."""
-        return {}
-
-    def find_lmbench(self, chosen: Path | None) -> Path:
-        """The directory of lmbench's programs; raises ToolMissing."""
-        return find_lmbench(chosen)
-
-    def find_tool(self, name: str) -> Tool | None:
-        """A program, installed or in the project's cache."""
-        return find_tool(name)
-
-    def libraries_of(self, program: Path) -> dict[str, str]:
-        """Cached programs need cached libraries."""
-        return library_path() if is_cached(program) else {}
 
     def core_times(self) -> CoreTimes | None:
         """From /proc/stat and the cgroup's cpu.stat."""
@@ -522,6 +480,14 @@ def tracefs_is_mounted() -> bool:
         Path(root, "events/syscalls").is_dir()
         for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
     )
+
+
+def seeing_tracefs(argv: Sequence[str]) -> list[str]:
+    """A command for which tracefs is mounted, if need be in a mount namespace of its own."""
+    if tracefs_is_mounted():
+        return list(argv)
+    mount = 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh", *argv]
 
 
 def _lines_of(path: Path) -> list[str]:

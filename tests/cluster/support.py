@@ -27,6 +27,7 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from pytest_syslat.doctor.check import Check
 from pytest_syslat.settings import OPTIONS
 from pytest_syslat.tools import find_tool
 
@@ -60,6 +61,20 @@ def wait_until(condition: Callable[[], object], limit_s: float, what: str) -> No
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {limit_s:g} s")
         time.sleep(0.05)
+
+
+def doctor(kubeconfig: str, *arguments: str) -> tuple[int, dict[str, Check]]:
+    """Exit code and checks of `syslat doctor`, by name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_syslat", "doctor", "--json", *arguments],
+        env={**os.environ, "KUBECONFIG": kubeconfig},
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
+    )
+    assert done.stderr == ""
+    found = json.loads(done.stdout)["checks"]
+    return done.returncode, {each["name"]: Check(**each) for each in found}
 
 
 # --- The cluster -------------------------------------------------------------------------------
@@ -288,13 +303,14 @@ import os
 
 
 def pytest_configure(config):
-    from pytest_syslat.report.terminal import TerminalProgress
+    from pytest_syslat.report.progress import TerminalProgress
 
     shown = TerminalProgress.trial_step
 
     def told(self, key, step, number, total):
-        with open("steps.txt", "a") as steps:
-            steps.write(f"{key.id}: {step}\\n")
+        if not step.run:
+            with open("steps.txt", "a") as steps:
+                steps.write(f"{key.id}: {step.name}\\n")
         shown(self, key, step, number, total)
 
     TerminalProgress.trial_step = told

@@ -11,7 +11,7 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from .support import NAMESPACE, ROOT, SHORT, Cluster, Project, wait_until
+from .support import NAMESPACE, ROOT, SHORT, Cluster, Project, doctor, wait_until
 
 Object = dict[str, Any]
 HOME = "syslat-selftest"
@@ -90,6 +90,11 @@ def test_least_rights_suffice_and_are_least(
     project: Project, cluster: Cluster, account: str
 ) -> None:
     project.kubeconfig = account
+    code, checks = doctor(account)
+    assert code == 0, checks
+    assert (checks["rights"].status, checks["namespace"].status) == ("ok", "ok")
+    # It may not look into other namespaces.
+    assert checks["agents"].status == "warning"
     # An earlier run has died on another machine: its place must be taken, too.
     client.CoordinationV1Api(cluster.api).create_namespaced_lease(NAMESPACE, DEAD_LEASE)
     code = project.run("benchmarks", *SHORT, "--syslat-trials=1", "-k", "connect")
@@ -142,4 +147,9 @@ def test_account_without_rights_is_told_the_mend(
     told = project.refusal("benchmarks", *SHORT, "-k", "connect")
     assert "is forbidden" in told
     assert "kubectl apply -k manifests/rbac" in told
+    code, checks = doctor(account)
+    assert code == 1
+    assert checks["rights"].status == "problem"
+    assert "get pods" in checks["rights"].found
+    assert "kubectl apply -k manifests/rbac" in checks["rights"].mend
     assert cluster.contents() == []

@@ -53,7 +53,8 @@ def log_of(counts: Mapping[int, int]) -> bytes:
     """What bpftrace prints for a trial with these calls."""
     after = {ns: counts.get(ns, 0) + BEFORE.get(ns, 0) for ns in (*BEFORE, *counts)}
     lines: list[str] = []
-    for maps in ({}, BEFORE, after):
+    # The last state is there twice: after the runs, and at the end.
+    for maps in ({}, BEFORE, after, after):
         for name, value in (("@ns", maps), ("@other", 0), ("@total", sum(maps.values()))):
             if value or name != "@ns":
                 shown = {str(k): v for k, v in value.items()} if isinstance(value, dict) else value

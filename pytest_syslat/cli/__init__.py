@@ -1,0 +1,1 @@
+"""The command `syslat`: what can be done beside measuring, one module a command."""

@@ -1,0 +1,1 @@
+"""Whether a host or a cluster can measure: checks that only look, each with its mend."""
