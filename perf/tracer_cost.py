@@ -22,17 +22,18 @@ from pytest_syslat.testbeds.cores import choose_core
 from pytest_syslat.testbeds.local import LocalTestbed, may_be_pinned_to, usable_cores
 from pytest_syslat.tools import find_lmbench
 from pytest_syslat.tracer import Tracer
+from pytest_syslat.tracer_script import MARK_COMM
 from pytest_syslat.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 10
 OPENAT = SYSCALLS["openat"]
 # The mark must be answered, or attaching could not be proven; no other call passes the filter.
-EMPTY_PROBES = """
+EMPTY_PROBES = f"""
 tracepoint:syscalls:sys_enter_openat
-/cgroup == (uint64)$1 && args->filename == 0/ { @total = count(); }
+/cgroup == (uint64)$1 && comm == "{MARK_COMM}"/ {{ @total = count(); }}
 tracepoint:syscalls:sys_exit_openat
-/cgroup == (uint64)$1 && args->ret == -14/ { print(@total); }
+/cgroup == (uint64)$1 && comm == "{MARK_COMM}"/ {{ print(@total); }}
 """
 
 

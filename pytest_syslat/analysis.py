@@ -23,7 +23,6 @@ from pytest_syslat.sequential import alpha_of_look
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.split import Split, split
 from pytest_syslat.summary import FIGURES_TRACED
-from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.trial import Trial
 from pytest_syslat.unpaired import (
     GrowthCell,
@@ -116,7 +115,7 @@ class Analysis:
                 agent_us=paired[:, 1],
                 step_us=step_us(figure, float(paired.max()), self.settings.tracer),
             )
-            for syscall in SYSCALLS
+            for syscall in self.settings.syscall_names
             for agent in self.settings.agents
             for figure in FIGURES_TRACED
             if (found := proven.get((syscall, agent))) and len(paired := paired_us(found, figure))
@@ -126,7 +125,7 @@ class Analysis:
     def splits(self) -> list[Split]:
         """What each agent spends where, under `both`; blocks whose placement is proven alone."""
         found = []
-        for syscall in SYSCALLS:
+        for syscall in self.settings.syscall_names:
             for agent in self.settings.agents:
                 pairs = [
                     pair
@@ -134,7 +133,7 @@ class Analysis:
                     if all(each.placements_proven for each in pair)
                 ]
                 traced_whole = [pair for pair in pairs if all(each.has_operation for each in pair)]
-                whole = SYSCALLS[syscall].operation is not None and bool(traced_whole)
+                whole = self.settings.syscall(syscall).operation is not None and bool(traced_whole)
                 pairs = traced_whole if whole else pairs
                 blocks = [
                     agent_trial.overheads(vanilla, whole_operation=whole)
@@ -166,7 +165,7 @@ class Analysis:
     def _measured_cells(self, kind: type[Cell]) -> list[Cell]:
         return [
             kind(syscall, agent, figure)
-            for syscall in SYSCALLS
+            for syscall in self.settings.syscall_names
             for agent in self.settings.agents
             for figure in FIGURES
             if any(key.syscall == syscall and key.arm == agent for key in self.trials)

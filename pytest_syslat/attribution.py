@@ -97,7 +97,7 @@ def attribute(
         finally:
             tracing.end()
     if calls == 0:
-        raise TestbedError(f"no {syscall.measured_call} was traced")
+        raise TestbedError(f"no {syscall.call} was traced")
     owners = _owners(testbed, loaded, agent, tracing.pid, known)
     shares = []
     for each in loaded:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_syslat.settings import Settings
 from pytest_syslat.stored import StoredRun
+from pytest_syslat.syscalls import DEFINITION
 
 MATCHED_SETTINGS = (
     "placement",
@@ -73,7 +74,11 @@ def fact_differences(stored: StoredRun, facts: Mapping[str, str]) -> list[str]:
     prefixed = sorted(
         name for name in {*stored.system, *facts} if name.startswith(MATCHED_PREFIXES)
     )
-    names = (*MATCHED_FACTS, *prefixed)
+    # A syscall that only one of the runs has measured is not compared.
+    defined = [
+        name for name in sorted(facts) if name.startswith(DEFINITION) and name in stored.system
+    ]
+    names = (*MATCHED_FACTS, *prefixed, *defined)
     return list(
         _differences(
             {name: stored.system.get(name) for name in names},

@@ -24,6 +24,7 @@ from pytest_syslat.plan import TrialKey
 from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.stored import UNKNOWN, StoredProblem, StoredRun, read_run
+from pytest_syslat.syscalls import SYSCALLS, in_order
 from pytest_syslat.unpaired import GrowthData, StoredBaselineData
 
 BASELINE_FLAG = "--syslat-baseline"
@@ -233,7 +234,7 @@ class Comparison:
             return None
         try:
             ours = (path / "run.json").exists()
-            run = read_run(path) if ours else read_foreign(path)
+            run = read_run(path) if ours else self._foreign(path)
         except StoredProblem as problem:
             raise StoredProblem(f"{flag}: {problem}") from None
         if not run.is_ours:
@@ -248,6 +249,9 @@ class Comparison:
                 f"(arms: {', '.join(run.labels) or 'none'}): give a run that measured vanilla"
             )
         return compared
+
+    def _foreign(self, path: Path) -> StoredRun:
+        return read_foreign(path, in_order([*SYSCALLS, *self._settings.syscall_names]))
 
     def _check_foreign(self, flag: str, path: Path) -> None:
         if flag == AGAINST_FLAG:

@@ -17,12 +17,13 @@ from pytest_syslat.agents.calibration import Calibration
 from pytest_syslat.agents.protocol import AgentError
 from pytest_syslat.agents.waiting import wait_while
 from pytest_syslat.placement import Placement
-from pytest_syslat.syscalls import NULL_SYSCALL, SYSCALLS, Syscall
+from pytest_syslat.syscalls import NULL_SYSCALL, OPENAT, Syscall
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
 from pytest_syslat.tracer import Trace, TracerError
 from pytest_syslat.trial import Bench
 
-SYSCALL = SYSCALLS["openat"]
+SYSCALL = OPENAT
+"""The order is one for all events of the kernel, so one syscall shows it for each."""
 WORK = 10000
 """Steps of the load: about 14 µs, many times what the tracer sees of an openat without it, and what
 that differs by from one look to the next where the core sleeps between two calls."""
@@ -172,7 +173,7 @@ def _seen(bench: Bench, placement: Placement, place: str, without_ns: float) -> 
 
 def _under_load(bench: Bench, placement: Placement, place: str) -> tuple[float, float]:
     """What the kernel accounts to a run of the load, and the traced p50; both in ns."""
-    load = Calibration(bench.testbed, bench.rootdir, place, WORK)
+    load = Calibration(bench.testbed, bench.rootdir, place, WORK, (SYSCALL,))
     tracing = None
     try:
         if placement is Placement.LAST:

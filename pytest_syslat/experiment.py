@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from pytest_syslat.agents.protocol import AgentError, AgentFactory
 from pytest_syslat.analysis import Analysis
@@ -26,6 +25,7 @@ from pytest_syslat.gate import Cell, CellResult
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
+from pytest_syslat.progress import Progress, Step, Tell
 from pytest_syslat.records import RunRecord
 from pytest_syslat.rig import Rig
 from pytest_syslat.sequential import LOOKS, next_look
@@ -33,6 +33,7 @@ from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.sysinfo import collect_sysinfo
 from pytest_syslat.testbeds.protocol import NodeLost, TestbedError
+from pytest_syslat.tracer import Tracer
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.unpaired import GrowthResult
 from pytest_syslat.workload import WorkloadError
@@ -43,19 +44,6 @@ UNPROVEN = (
     "nothing shows that the agent works, or that it had begun: it has no BPF program, no counter "
     "and no sign of readiness (--syslat-ready)"
 )
-
-
-class Progress(Protocol):
-    """Who is told how far the session is."""
-
-    def opened(self, facts: Mapping[str, str]) -> None:
-        """All is in place; facts for the header."""
-
-    def trial_step(self, key: TrialKey, step: str, number: int, total: int) -> None:
-        """A trial has come to a step."""
-
-    def trial_done(self, trial: Trial, number: int, total: int, left_s: float) -> None:
-        """A trial has ended; `left_s` is the time that the rest of the plan will take."""
 
 
 class Experiment:
@@ -73,6 +61,7 @@ class Experiment:
         claim_directory: Callable[[], Path],
         progress: Progress,
         comparison: Comparison,
+        silent_policies: Mapping[tuple[str, str], str],
     ) -> None:
         self.settings = settings
         self.plan = plan
@@ -89,6 +78,8 @@ class Experiment:
         self.repeats: Counter[str] = Counter()
         self.switching_s = 0.0
         self.warnings: list[str] = []
+        self.facts: Mapping[str, str] = {}
+        """What the figures depend on, once all is in place."""
         self.record: RunRecord | None = None
         self._claim_directory = claim_directory
         self._selected = set(selected)
@@ -102,6 +93,7 @@ class Experiment:
         self._bench: Bench | None = None
         self._warmed: set[str] = set()
         self._unproven: set[str] = set()
+        self._silent_policies = silent_policies
         self._known: set[int] = set()
         """BPF programs that were loaded while every agent was off."""
         self._never_on: dict[str, list[str]] = {}
@@ -140,6 +132,7 @@ class Experiment:
             audit=self._audit,
             rootdir=rig.rootdir,
         )
+        self._check_added(rig.tracer)
         if self._audit.available:
             self._audit_is_open = True
             self._audit.open()
@@ -154,22 +147,32 @@ class Experiment:
                 collect_sysinfo(rig.testbed, rig.workload, rig.tracer, {}, self.settings)
             )
             self.warnings += self.comparison.warnings
+        self._progress.preparing(f"installing {', '.join(self.settings.agents) or VANILLA}")
         self._arms.prepare()
-        facts = collect_sysinfo(
+        self.facts = collect_sysinfo(
             rig.testbed, rig.workload, rig.tracer, self._arms.versions(), self.settings
         )
         # Last, so that a start which fails does not move an earlier run's files.
         self.record = RunRecord(self._claim_directory())
         self.record.note_comparison(self.comparison.as_dict())
-        self.record.open(self.settings, self.plan, facts)
-        self._progress.opened(facts)
+        self.record.open(self.settings, self.plan, self.facts)
+        self._progress.opened(self.facts)
         if self.settings.placement != "last":
             self._confirm(self._bench)
         if self.settings.attribute:
             self._known = {each.id for each in list_programs(rig.testbed) or ()}
+        self._progress.paused()
+
+    def _check_added(self, tracer: Tracer) -> None:
+        """Whether the node knows what files and conftests say of syscalls; raises TracerError."""
+        planned = {key.syscall for key in self.plan.order}
+        for each in self.settings.syscalls:
+            if each.name in planned and each.name not in SYSCALLS:
+                tracer.check(each)
 
     def _confirm(self, bench: Bench) -> None:
         """Try the placements on loads of known place, with every agent off."""
+        self._progress.preparing("confirming the placement of the tracer by a load")
         both = (Placement.LAST, Placement.FIRST)
         wanted = both if self.settings.placement == "both" else (Placement.FIRST,)
         self.confirmation = confirm(bench, wanted)
@@ -308,13 +311,14 @@ class Experiment:
             raise
         finally:
             self._judged_pass = None
+            self._progress.paused()
 
     def _measured_now(self, key: TrialKey, attempt: int) -> Trial:
         assert self._bench is not None
         number, total = self.plan.order.index(key) + 1, len(self.plan.order)
 
-        def step(name: str) -> None:
-            self._progress.trial_step(key, name, number, total)
+        def step(name: str, *, run: int = 0, runs: int = 0, calls: int | None = None) -> None:
+            self._progress.trial_step(key, Step(name, run, runs, calls), number, total)
 
         try:
             if self._rig.renew():
@@ -347,7 +351,7 @@ class Experiment:
                 self._attribute(key, step)
         return self._finished(trial, attempt, number, total)
 
-    def _measured_as_placed(self, key: TrialKey, step: Step) -> Trial:
+    def _measured_as_placed(self, key: TrialKey, step: Tell) -> Trial:
         """The trial in each placement that was asked for; returned is the one that is judged."""
         if self.settings.placement == "first":
             return self._pass(key, step, self._tracer_first(key, step, with_user=True))
@@ -365,13 +369,13 @@ class Experiment:
             trial = trial.with_finding(warning("first-refused", reason))
         return trial.with_first(beside)
 
-    def _attribute(self, key: TrialKey, step: Step) -> None:
+    def _attribute(self, key: TrialKey, step: Tell) -> None:
         """Once for each agent and syscall, after its first valid trial and apart from it."""
         assert self._bench is not None
         if (key.syscall, key.arm) in self.attributed:
             return
         step("attributing")
-        syscall, agent = SYSCALLS[key.syscall], self._arms.agent(key.arm)
+        syscall, agent = self.settings.syscall(key.syscall), self._arms.agent(key.arm)
         try:
             found = attribute(self._bench, syscall, key.arm, agent, self._known)
         except Exception as error:  # a pass beside the trial must not cost it
@@ -379,7 +383,7 @@ class Experiment:
             self.warnings.append(f"{key.syscall} {key.arm} could not be attributed: {error}")
         self.attributed[key.syscall, key.arm] = found
 
-    def _pass(self, key: TrialKey, step: Step, tracer_first: TracerFirst | None) -> Trial:
+    def _pass(self, key: TrialKey, step: Tell, tracer_first: TracerFirst | None) -> Trial:
         assert self._bench is not None
         agent = self._arms.agent(key.arm)
         trial = self._bench.measure(key, agent, step, tracer_first=tracer_first)
@@ -392,13 +396,16 @@ class Experiment:
                 trial = trial.with_finding(invalid("other-arm-active", not_idle))
         if key.arm in self._unproven:
             trial = trial.with_finding(undecided("agent-unproven", UNPROVEN))
+        silent = self._silent_policies.get((key.arm, key.syscall))
+        if silent:
+            trial = trial.with_finding(warning("policy-silent", silent))
         against = self.confirmation and self.confirmation.contradiction(trial.wanted)
         if against:
             # Told once, by the session's own warning.
             trial = trial.misplaced(undecided("placement-contradicted", against))
         return trial
 
-    def _tracer_first(self, key: TrialKey, step: Step, *, with_user: bool) -> TracerFirst:
+    def _tracer_first(self, key: TrialKey, step: Tell, *, with_user: bool) -> TracerFirst:
         """Vanilla, too, is warmed up under the tracer, so that all arms go through the same."""
 
         def switch_off() -> None:
@@ -422,7 +429,7 @@ class Experiment:
         self._progress.trial_done(trial, number, total, self._left_s(trial))
         return trial
 
-    def _switch_to(self, arm: str, step: Step) -> None:
+    def _switch_to(self, arm: str, step: Tell) -> None:
         step("switching")
         switched = self._timed_switch(arm)
         if arm not in self._warmed:
@@ -441,14 +448,14 @@ class Experiment:
         if facts.get("unproven"):
             self._unproven.add(arm)
 
-    def _warm_up(self, seconds: float, step: Step) -> None:
+    def _warm_up(self, seconds: float, step: Tell) -> None:
         """Unrecorded load: caches, buffers and the agent itself come to their steady state."""
         step(f"warming up {seconds:g} s")
         deadline = time.monotonic() + seconds
         names = sorted({key.syscall for key in self.plan.order})
         while time.monotonic() < deadline:
             for name in names:
-                self._rig.workload.run(SYSCALLS[name])
+                self._rig.workload.run(self.settings.syscall(name))
 
     def _not_measured(self, key: TrialKey, finding: Finding) -> Trial:
         return Trial(
@@ -510,10 +517,3 @@ class Experiment:
                 left_s += sum(own) / len(own) if own else overall_s
         cold = {key.arm for key in self.plan.order} - self._warmed
         return left_s + self.settings.warmup_s * len(cold)
-
-
-class Step(Protocol):
-    """Tells a step of a trial."""
-
-    def __call__(self, name: str) -> None:
-        """The step has begun."""

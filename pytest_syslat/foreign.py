@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pytest_syslat.stored import (
     known_figures_us,
 )
 from pytest_syslat.summary import SUMMARY_COLUMNS
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.syscalls import SYSCALLS, in_order
 
 SUMMARY_ENDING = "_summary.csv"
 FEW_CALLS = 300
@@ -49,11 +49,15 @@ class _Row:
     stddev_us: float
 
 
-def read_foreign(path: Path) -> StoredRun:
+def read_foreign(path: Path, syscalls: Collection[str] = tuple(SYSCALLS)) -> StoredRun:
     """Read `<path>/<label>/<label>_summary.csv` of each label, and what lies beside it.
 
     A trial's figures are those of its `raw` row; of the `iqr` row if there is no other. There is
     neither p90 nor `user` in such files.
+
+    Args:
+        path: The directory.
+        syscalls: Names of the syscalls that may stand in the files.
 
     Raises:
         StoredProblem: One line that names the file and what is wrong with it.
@@ -64,7 +68,7 @@ def read_foreign(path: Path) -> StoredRun:
             f"{path} holds no run.json and no LABEL/LABEL{SUMMARY_ENDING}: give the result "
             "directory of a run"
         )
-    rows = [row for file in files for row in _rows(file)]
+    rows = [row for file in files for row in _rows(file, syscalls)]
     if VANILLA not in {row.key.arm for row in rows}:
         labels = ", ".join(sorted({row.key.arm for row in rows}))
         raise StoredProblem(
@@ -88,7 +92,7 @@ def read_foreign(path: Path) -> StoredRun:
     )
 
 
-def _rows(file: Path) -> Iterator[_Row]:
+def _rows(file: Path, syscalls: Collection[str]) -> Iterator[_Row]:
     _check_is_text(file)
     try:
         frame = read_summary(file)
@@ -97,7 +101,7 @@ def _rows(file: Path) -> Iterator[_Row]:
     if frame.empty:
         raise StoredProblem(f"{file} has a header and no rows: measure again")
     for number, row in enumerate(frame.to_dict("records"), start=2):
-        yield _row(f"{file}, line {number}", row)
+        yield _row(f"{file}, line {number}", row, syscalls)
 
 
 def _check_is_text(file: Path) -> None:
@@ -113,12 +117,12 @@ def _check_is_text(file: Path) -> None:
         )
 
 
-def _row(place: str, row: dict[Any, Any]) -> _Row:
+def _row(place: str, row: dict[Any, Any], syscalls: Collection[str]) -> _Row:
     if not row["label"].strip():
         raise StoredProblem(f"{place}: the label is missing")
-    if row["syscall"] not in SYSCALLS:
+    if row["syscall"] not in syscalls:
         raise StoredProblem(
-            f"{place}: unknown syscall {row['syscall']!r}, known are {', '.join(SYSCALLS)}"
+            f"{place}: unknown syscall {row['syscall']!r}, known are {', '.join(syscalls)}"
         )
     if row["filter"] not in ("raw", "iqr"):
         raise StoredProblem(f"{place}: the filter is {row['filter']!r}, not 'raw' or 'iqr'")
@@ -174,11 +178,10 @@ def _weaknesses(path: Path, rows: list[_Row], flat: set[str]) -> Iterator[Weakne
             f"no sysinfo describes the machine of {', '.join(missing)}: nothing shows that it is "
             "this one"
         )
-    for syscall in SYSCALLS:
+    for syscall in in_order(row.key.syscall for row in rows):
         own = [row for row in rows if row.key.syscall == syscall]
-        if own:
-            for sentence in (*_of_resolution(own), *_of_calls(own), *_of_filter(own)):
-                yield Weakness(f"{syscall}: {sentence}", syscall)
+        for sentence in (*_of_resolution(own), *_of_calls(own), *_of_filter(own)):
+            yield Weakness(f"{syscall}: {sentence}", syscall)
         if syscall in flat:
             yield Weakness(
                 f"{syscall}: the averages over trials have no deviation at all: rounded, or one "

@@ -56,13 +56,15 @@ class Plan:
         return tuple(key for key in self.order if key.trial == trial)
 
 
-def all_keys(arms: Sequence[str], blocks: int) -> list[TrialKey]:
+def all_keys(
+    arms: Sequence[str], blocks: int, syscalls: Sequence[str] = tuple(SYSCALLS)
+) -> list[TrialKey]:
     """Every trial that the settings name."""
     return [
         TrialKey(syscall, arm, trial)
         for trial in range(1, blocks + 1)
         for arm in arms
-        for syscall in SYSCALLS
+        for syscall in syscalls
     ]
 
 
@@ -73,6 +75,7 @@ def build_plan(
     arms: Sequence[str],
     blocks: int,
     seed: int,
+    syscalls: Sequence[str] = tuple(SYSCALLS),
 ) -> Plan:
     """Compute the plan.
 
@@ -82,6 +85,7 @@ def build_plan(
         arms: All arms of the settings; vanilla is among them unless a stored one takes its place.
         blocks: Number of blocks of the settings.
         seed: Of the order of arms; the order of a block does not depend on the selection.
+        syscalls: All syscalls of the settings, by name, in the order within an arm.
     """
     needed = set(trials)
     for syscall, agent in judged:
@@ -95,7 +99,7 @@ def build_plan(
         order += [
             key
             for arm in shuffled
-            for syscall in SYSCALLS
+            for syscall in syscalls
             if (key := TrialKey(syscall, arm, trial)) in needed
         ]
-    return Plan(tuple(order), complete=needed >= set(all_keys(arms, blocks)))
+    return Plan(tuple(order), complete=needed >= set(all_keys(arms, blocks, syscalls)))

@@ -10,13 +10,13 @@ import argparse
 import contextlib
 import re
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from pytest_syslat.budget import FIGURES
 from pytest_syslat.settings import OPTIONS, Settings, given_on_command_line, read_settings
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.syscall_catalogue import NAME, find_syscalls
 
 if TYPE_CHECKING:
     from pytest_syslat.session import SyslatSession
@@ -25,8 +25,12 @@ pytest_plugins = ("pytest_syslat.fixtures",)
 
 SESSION: pytest.StashKey[SyslatSession] = pytest.StashKey()
 PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
-OUR_ITEM_ID = re.compile(
-    rf"\[({'|'.join(SYSCALLS)})-.+-(trial[0-9]+|{'|'.join(FIGURES)})(-[0-9]+)*\]$"
+OUR_ITEM_ID = re.compile(rf"\[({NAME.pattern})-.+-(trial[0-9]+|{'|'.join(FIGURES)})(-[0-9]+)*\]$")
+"""The id of an item of ours, if its group is the name of a syscall."""
+HELP_TITLE = (
+    "pytest-syslat: the latency that security agents add to system calls\n"
+    "  Example: pytest benchmarks --agent=auditd --syslat-budget='*:user<=+10%'\n"
+    "  Each option is an ini key, too, such as syslat_trials = 12"
 )
 XDIST_REFUSED = (
     "-n: measuring in parallel spoils every figure: run the benchmarks without pytest-xdist (-n 0)"
@@ -42,11 +46,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add every option in its long form, and its ini key."""
-    group = parser.getgroup("syslat", "latency that security agents add (pytest-syslat)")
+    group = parser.getgroup("syslat", HELP_TITLE)
     for option in OPTIONS:
         if option.is_flag:
             group.addoption(
-                option.flag, dest=option.dest, action="store_const", const="true", help=option.help
+                option.flag,
+                dest=option.dest,
+                action="store_const",
+                const="true",
+                help=option.help_on_command_line,
             )
         else:
             group.addoption(
@@ -54,10 +62,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                 dest=option.dest,
                 action="append" if option.repeatable else "store",
                 metavar=option.metavar,
-                help=option.help,
+                help=option.help_on_command_line,
             )
         ini_type: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
-        parser.addini(option.ini, option.help.replace("%%", "%"), type=ini_type, default=None)
+        parser.addini(option.ini, option.help_in_ini, type=ini_type, default=None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,13 +82,22 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Gen
             dest="syslat_agent",
             action="append",
             metavar="NAME",
-            help="short for --syslat-agent",
+            help="Short for --syslat-agent. Example: --agent=auditd",
         )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse wrong options at once, whatever is collected later."""
+    """Refuse wrong options at once, whatever is collected later; register our markers."""
+    from pytest_syslat import benchmark_adapter as adapter
+    from pytest_syslat.selection import MARKERS
+
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    on = adapter.is_on(config)
+    config.pluginmanager.register(adapter.WithBenchmark() if on else adapter.WithoutBenchmark())
     if given_on_command_line(config):
+        if on and config.option.benchmark_columns is None:
+            config.option.benchmark_columns = list(adapter.DEFAULT_COLUMNS)
         read_settings(config, None)
         if _is_distributed(config):
             raise pytest.UsageError(XDIST_REFUSED)
@@ -135,28 +152,30 @@ def pytest_pycollect_makeitem(
     return made
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark items of ours."""
+    from pytest_syslat.selection import add_markers
+
+    add_markers(item)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """After every plugin has selected and shuffled: compute the plan, restore its order."""
-    from pytest_syslat.selection import requested
-
     config, items = session.config, session.items
     if hasattr(config, "workerinput"):
         return
     if PROBLEM in config.stash:
         raise config.stash[PROBLEM]
     if SESSION in config.stash:
-        if config.getoption("benchmark_only", False) and any(map(requested, items)):
-            raise pytest.UsageError(
-                "--benchmark-only: would skip every trial and every gate: leave it out"
-            )
         config.stash[SESSION].plan(items)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(ids: Sequence[str]) -> None:
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
     """Refuse to measure in parallel workers."""
-    if any(OUR_ITEM_ID.search(each) for each in ids):
+    named = {found[1] for each in ids if (found := OUR_ITEM_ID.search(each))}
+    if named and not named.isdisjoint(find_syscalls(node.config)):
         raise pytest.UsageError(XDIST_REFUSED)
 
 
@@ -187,6 +206,7 @@ def pytest_report_teststatus(
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -196,6 +216,33 @@ def pytest_terminal_summary(
         from pytest_syslat.report.terminal import write_summary
 
         write_summary(terminalreporter, ours)
+    elif ours is not None and ours.all_skipped and not config.option.collectonly:
+        terminalreporter.write_line(
+            "syslat: every test that measures or judges is skipped: no figure, no verdict, no file"
+        )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, object]
+) -> None:
+    """Tell pytest-benchmark of the node that was measured, which may be another machine."""
+    ours = config.stash.get(SESSION, None)
+    if ours is not None and ours.experiment is not None:
+        from pytest_syslat.benchmark_adapter import OUR_FACTS, machine_facts
+
+        machine_info[OUR_FACTS] = machine_facts(ours.experiment.facts)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, object], compared_benchmark: dict[str, Any]
+) -> Generator[None, object, object]:
+    """Keep what an earlier run tells of its node until this run's node is known."""
+    from pytest_syslat.benchmark_adapter import put_off_comparison
+
+    put_off_comparison(config, machine_info, compared_benchmark["machine_info"])
+    return (yield)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

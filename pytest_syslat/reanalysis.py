@@ -44,7 +44,6 @@ from pytest_syslat.stored import (
     stored_findings,
     stored_settings,
 )
-from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.tracer import Trace
 from pytest_syslat.trial import Trial, operation_us
 from pytest_syslat.unpaired import GrowthCell, GrowthResult
@@ -228,7 +227,7 @@ def reread(directory: Path) -> Reread:
     file = directory / "run.json"
     try:
         stored = json.loads(file.read_bytes())
-        settings = stored_settings(stored["settings"])
+        settings = stored_settings(stored)
         reader = _Reader(ResultDirectory(directory), settings)
         trials = {
             trial.key: trial
@@ -308,8 +307,12 @@ class _Reader:
         """Those that were noted, with what the log alone decides decided again."""
         kept = [each for each in trial.findings if each.code not in FROM_THE_LOG]
         known = {each.code for each in kept}
+        settings = self._settings
         again = check_trace(
-            trace, SYSCALLS[trial.key.syscall], self._settings.min_calls, trial.key.arm
+            trace,
+            settings.syscall(trial.key.syscall),
+            settings.min_calls,
+            trial.key.arm,
         )
         return (*kept, *(each for each in again if each.code not in known))
 
@@ -430,15 +433,17 @@ def _compared(flag: str, noted: Mapping[str, Any] | None) -> ComparedRun | None:
         trials={trial.key: trial for trial in trials},
         complete=noted["complete"] is True,
         refused=int(noted["refused_trials"]),
-        weaknesses=tuple(map(_weakness, noted["weaknesses"])),
+        weaknesses=tuple(
+            _weakness(each, {trial.key.syscall for trial in trials}) for each in noted["weaknesses"]
+        ),
         is_ours=noted["is_ours"] is True,
     )
     return ComparedRun(flag, run, list(noted["differences"]))
 
 
-def _weakness(sentence: str) -> Weakness:
+def _weakness(sentence: str, syscalls: Collection[str]) -> Weakness:
     syscall = sentence.partition(":")[0]
-    return Weakness(sentence, syscall if syscall in SYSCALLS else None)
+    return Weakness(sentence, syscall if syscall in syscalls else None)
 
 
 def _attributed(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Attribution]:

@@ -109,6 +109,7 @@ class RunRecord:
         self._facts = facts
         self._run |= {
             "settings": settings.as_dict(),
+            "syscalls": {each.name: asdict(each) for each in settings.syscalls},
             "system": dict(facts),
             "plan": [key.id for key in plan.order],
             "plan_is_complete": plan.complete,

@@ -35,9 +35,9 @@ class Rig:
         directory = self.testbed.find_lmbench(self.settings.lmbench_dir)
         rate = self.settings.rate
         workload = (
-            Workload(self.testbed, directory)
+            Workload(self.testbed, directory, self.settings.syscalls)
             if rate is None
-            else PacedWorkload(self.testbed, directory, rate, self.rootdir)
+            else PacedWorkload(self.testbed, directory, rate, self.rootdir, self.settings.syscalls)
         )
         self._finalizers.append(workload.close)
         return workload

@@ -10,7 +10,6 @@ import pytest
 from pytest_syslat.budget import FIGURES, budget_for
 from pytest_syslat.plan import Plan, TrialKey, all_keys
 from pytest_syslat.settings import Settings
-from pytest_syslat.syscalls import SYSCALLS
 
 if TYPE_CHECKING:
     from pytest_syslat.gate import Cell
@@ -19,6 +18,13 @@ TRIAL_PARAMETER = "syslat_trial"
 CELL_PARAMETER = "syslat_cell"
 GROWTH_PARAMETER = "syslat_growth"
 PARAMETERS = (TRIAL_PARAMETER, CELL_PARAMETER, GROWTH_PARAMETER)
+OURS = frozenset({*PARAMETERS, "syslat_experiment", "syslat_rig"})
+"""A test that uses any of our fixtures uses one of these, if only by another."""
+MARKERS = {
+    "syslat": "tests that use pytest-syslat; added to them: -m 'not syslat' runs the others alone",
+    "syslat_trial": "tests that measure a trial; added to them",
+    "syslat_gate": "tests that judge an overhead or its growth by a budget; added to them",
+}
 
 
 def uses_syslat(fixturenames: Iterable[str]) -> bool:
@@ -26,10 +32,21 @@ def uses_syslat(fixturenames: Iterable[str]) -> bool:
     return not set(PARAMETERS).isdisjoint(fixturenames)
 
 
+def add_markers(item: pytest.Item) -> None:
+    """Mark an item of ours, so that `-m` finds it."""
+    used = OURS.intersection(getattr(item, "fixturenames", ()))
+    if used:
+        item.add_marker("syslat")
+    if TRIAL_PARAMETER in used:
+        item.add_marker("syslat_trial")
+    if used & {CELL_PARAMETER, GROWTH_PARAMETER}:
+        item.add_marker("syslat_gate")
+
+
 def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:
     """Parametrize a test over trials, or over the cells that have a budget of the kind."""
     if TRIAL_PARAMETER in metafunc.fixturenames:
-        keys = all_keys(settings.arms, settings.trials)
+        keys = all_keys(settings.arms, settings.trials, settings.syscall_names)
         metafunc.parametrize(TRIAL_PARAMETER, keys, ids=[key.id for key in keys])
     for parameter, find in ((CELL_PARAMETER, judged_cells), (GROWTH_PARAMETER, growth_cells)):
         if parameter in metafunc.fixturenames:
@@ -53,7 +70,7 @@ def judged_cells(settings: Settings) -> Sequence[Cell]:
 
     return [
         Cell(syscall, agent, figure)
-        for syscall in SYSCALLS
+        for syscall in settings.syscall_names
         for agent in settings.agents
         for figure in FIGURES
         if budget_for(settings.budgets, syscall, figure)
@@ -68,7 +85,7 @@ def growth_cells(settings: Settings) -> Sequence[Cell]:
 
     return [
         GrowthCell(syscall, agent, figure)
-        for syscall in SYSCALLS
+        for syscall in settings.syscall_names
         for agent in settings.agents
         for figure in FIGURES
         if budget_for(settings.growth_budgets, syscall, figure)
@@ -105,7 +122,7 @@ def arrange(items: list[pytest.Item], plan: Plan) -> None:
         if asked is None:
             return (0, 0)
         if isinstance(asked, TrialKey):
-            return (1, position[asked])
+            return (1, position.get(asked, len(position)))
         return (2, 0)
 
     items.sort(key=rank)

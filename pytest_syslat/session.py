@@ -56,6 +56,8 @@ class SyslatSession:
         """Read the settings; raises pytest.UsageError."""
         self.config = config
         self.factories: dict[str, AgentFactory] = {}
+        self.silent_policies: dict[tuple[str, str], str] = {}
+        """What is to be said of arms and syscalls that an arm's policy does not name."""
         self.settings: Settings = read_settings(config, self._find_arms)
         check_result_dir(self.settings)
         check_stored_runs(config, self.settings)
@@ -63,6 +65,8 @@ class SyslatSession:
         self.trials: list[TrialKey] = []
         self.cells: list[Cell] = []
         self.trial_nodeids: set[str] = set()
+        self.all_skipped = False
+        """Whether marks have every test of ours skipped."""
         self.experiment: Experiment | None = None
         self.rig: Rig | None = None
         self.warnings: list[str] = []
@@ -75,6 +79,7 @@ class SyslatSession:
     def _find_arms(self, settings: Settings) -> list[str]:
         from pytest_syslat.agents.catalogue import UnknownAgent
         from pytest_syslat.agents.description import DescriptionError
+        from pytest_syslat.agents.policy_words import silent_policies
         from pytest_syslat.testbeds.choice import chosen_testbed
         from pytest_syslat.testbeds.protocol import TestbedError
 
@@ -87,6 +92,7 @@ class SyslatSession:
             catalogue.check_charts(settings)
             option = "--syslat-agent"
             self.factories = catalogue.arms(settings.agents, settings, place)
+            self.silent_policies = silent_policies(catalogue.policies(place), settings.syscalls)
         except UnknownAgent as error:
             raise pytest.UsageError(f"{option}: {error}") from None
         except DescriptionError as error:
@@ -95,13 +101,19 @@ class SyslatSession:
 
     def plan(self, items: list[pytest.Item]) -> None:
         """Compute the plan from the selected items and bring them into its order."""
+        from pytest_syslat.benchmark_adapter import mark
         from pytest_syslat.plan import build_plan
         from pytest_syslat.selection import arrange, requested, split
 
-        self.trials, self.cells = split(items)
+        # Whoever has a test skipped, such as by --benchmark-skip, wants nothing measured for it.
+        wanted = [item for item in items if item.get_closest_marker("skip") is None]
+        self.all_skipped = bool(items) and not any(map(requested, wanted))
+        self.trials, self.cells = split(wanted)
+        mark(wanted)
         self.measuring_plan = build_plan(
             trials=self.trials,
             judged={(cell.syscall, cell.agent) for cell in self.cells},
+            syscalls=self.settings.syscall_names,
             arms=self.settings.arms,
             blocks=self.settings.trials,
             seed=self.settings.seed,
@@ -193,9 +205,13 @@ class SyslatSession:
 
     def _open_experiment(self, cleanup: contextlib.ExitStack) -> Experiment:
         from pytest_syslat.agents.vanilla import Vanilla
+        from pytest_syslat.benchmark_adapter import comparison_warnings
         from pytest_syslat.experiment import Experiment
-        from pytest_syslat.report.terminal import TerminalProgress
+        from pytest_syslat.report.progress import TerminalProgress
 
+        progress = TerminalProgress(self.config)
+        cleanup.callback(progress.paused)
+        progress.preparing("preparing the testbed")
         rig = self._open_rig(cleanup)
         measured = {key.arm for key in self.measuring_plan.order}
         experiment = Experiment(
@@ -209,11 +225,13 @@ class SyslatSession:
             },
             rig=rig,
             claim_directory=self._claim_directory,
-            progress=TerminalProgress(self.config),
+            progress=progress,
             comparison=self.comparison,
+            silent_policies=self.silent_policies,
         )
         cleanup.callback(self._close, experiment.close)
         experiment.open()
+        self.warnings += comparison_warnings(self.config, experiment.facts)
         return experiment
 
     def _close(self, close: Callable[[], list[str]]) -> None:

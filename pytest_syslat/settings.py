@@ -9,15 +9,16 @@ import math
 import os
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_syslat.budget import Budget, parse_budget
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.budget import ANY, Budget, parse_budget
+from pytest_syslat.syscall_catalogue import find_syscalls
+from pytest_syslat.syscalls import SYSCALLS, Syscall, names_of
 
 VANILLA = "vanilla"
 LOOKS = (8, 16, 32)
@@ -59,6 +60,8 @@ class Settings:
     """What the user asked for, validated. Units are in the names."""
 
     agents: tuple[str, ...] = ()
+    syscalls: tuple[Syscall, ...] = tuple(SYSCALLS.values())
+    """What is measured in each arm, in the order of the catalogue."""
     charts: tuple[ChartPlace, ...] = ()
     ready: tuple[ReadySign, ...] = ()
     trials: int = TRIALS_DEFAULT
@@ -99,6 +102,15 @@ class Settings:
         """All arms that are measured: vanilla, unless a stored one takes its place, and agents."""
         return self.agents if self.baseline is not None else (VANILLA, *self.agents)
 
+    @property
+    def syscall_names(self) -> tuple[str, ...]:
+        """The names of all syscalls that are measured."""
+        return names_of(self.syscalls)
+
+    def syscall(self, name: str) -> Syscall:
+        """The syscall of that name; one that is measured."""
+        return next(each for each in self.syscalls if each.name == name)
+
     def runs(self, syscall: str) -> int:
         """Traced runs in a trial of `syscall`, before more are added for `min_calls`."""
         # At a given rate all syscalls have as many calls in a run.
@@ -129,6 +141,11 @@ class Option:
     """Turns one text into a value; raises ValueError that says what is allowed."""
     metavar: str | None
     help: str
+    """What it does, in one sentence or two."""
+    default: str | None = None
+    """What holds without it, in words; None: it is off."""
+    example: str | None = None
+    """A value as it is typed in a shell; None: it takes none."""
     environment: str | None = None
     repeatable: bool = False
     is_flag: bool = False
@@ -142,6 +159,26 @@ class Option:
     def ini(self) -> str:
         """The ini key."""
         return f"syslat_{self.name}"
+
+    @property
+    def help_on_command_line(self) -> str:
+        """For `pytest --help`; argparse wants percent signs twice."""
+        repeated = " May be given several times." if self.repeatable else ""
+        default = f" Default: {self.default}." if self.default else ""
+        example = f" Example: {self.flag}={self.example}" if self.example else ""
+        return f"{self.help}{repeated}{default}{example}".replace("%", "%%")
+
+    @property
+    def help_in_ini(self) -> str:
+        """The same for the ini key."""
+        if self.is_flag:
+            return f"{self.help} Allowed: true or false. Default: false. As {self.flag}."
+        each = " One value a line." if self.repeatable else ""
+        value = (self.example or "").strip("'")
+        return (
+            f"{self.help}{each} Default: {self.default}. Example: {self.ini} = {value}. "
+            f"As {self.flag}."
+        )
 
     @property
     def dest(self) -> str:
@@ -188,9 +225,9 @@ def _truth(text: str) -> bool:
     return words[text.lower()]
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str, syscalls: Collection[str] | None = None) -> Budget:
     try:
-        return parse_budget(text, tuple(SYSCALLS))
+        return parse_budget(text, syscalls)
     except ValueError as error:
         # The message repeats the text, which ours names already.
         raise ValueError(str(error).removeprefix(f"budget {text!r}: ")) from None
@@ -261,18 +298,32 @@ OPTIONS: tuple[Option, ...] = (
         "agents",
         _name,
         "NAME",
-        "arm to measure beside vanilla: an agent's name, with '+none' or '+POLICYFILE' for another "
-        "policy; daemonset:NAMESPACE/NAME, service:UNIT or 'command:PROGRAM ARGUMENTS', with "
-        "'LABEL=' before it for a name; 'vanilla2', no agent once more; or 'all'; repeatable",
+        "Measure this agent beside vanilla: a name such as falco, falco+none or "
+        "falco+FILE for another policy, daemonset:NAMESPACE/NAME, service:UNIT, "
+        "'command:PROGRAM ARGUMENTS', each with LABEL= before it if wanted; or all.",
+        default="vanilla alone",
+        example="auditd",
+        repeatable=True,
+    ),
+    Option(
+        "syscall",
+        "syscalls",
+        _name,
+        "NAME",
+        "Measure this syscall: execve, openat, connect, close, clone, or one that a file "
+        "syscalls/NAME.toml or a conftest adds.",
+        default="execve, openat and connect",
+        example="close",
         repeatable=True,
     ),
     Option(
         "chart",
         "charts",
         _chart,
-        "NAME=PATH",
-        "where an agent's Helm chart (directory or archive) or manifests (directory or URL) are, "
-        "instead of its project's server; repeatable",
+        "NAME=PLACE",
+        "Take an agent's Helm chart or manifests from this path or URL.",
+        default="the version that agents/NAME.toml pins",
+        example="falco=./falco-9.1.0.tgz",
         repeatable=True,
     ),
     Option(
@@ -280,8 +331,10 @@ OPTIONS: tuple[Option, ...] = (
         "ready",
         _ready_sign,
         "[ARM=]SIGN",
-        "when a command, service or DaemonSet is ready: log:REGEX, port:NUMBER or file:PATH; "
-        "repeatable (default: once it runs and loads no more BPF programs)",
+        "How a command, service or DaemonSet shows that it is ready: log:REGEX, "
+        "port:NUMBER or file:PATH.",
+        default="it runs and loads no more BPF programs",
+        example="guard=port:9100",
         repeatable=True,
     ),
     Option(
@@ -289,8 +342,9 @@ OPTIONS: tuple[Option, ...] = (
         "trials",
         _whole(1),
         "N",
-        f"trials of each syscall in each arm (default: {TRIALS_DEFAULT}; "
-        f"{TRIALS_WHEN_JUDGED} when budgets are judged)",
+        "Measure each syscall so often in each arm.",
+        default=f"{TRIALS_DEFAULT}; {TRIALS_WHEN_JUDGED} if budgets are judged",
+        example="12",
         environment="TRIALS",
     ),
     Option(
@@ -298,16 +352,19 @@ OPTIONS: tuple[Option, ...] = (
         "until",
         _one_of("decided"),
         "decided",
-        f"measure until all verdicts stand: they are looked at after {_listed_looks()} trials "
-        "(default: as many as --syslat-trials)",
+        f"Measure until all verdicts stand. They are looked at after {_listed_looks()} trials.",
+        default="as many trials as --syslat-trials says",
+        example="decided",
     ),
     Option(
         "warmup_sec",
         "warmup_s",
         _seconds,
-        "S",
-        "seconds of unrecorded load once an arm, a tenth of it after each later switch "
-        "(default: 30)",
+        "SECONDS",
+        "Load an arm for so many seconds before its first trial, and for a tenth of it "
+        "after each later switch.",
+        default="30",
+        example="5",
         environment="WARMUP_SEC",
     ),
     Option(
@@ -315,7 +372,9 @@ OPTIONS: tuple[Option, ...] = (
         "lmbench_reps",
         _whole(1),
         "N",
-        "lmbench runs in a trial (default: 10)",
+        "Run lmbench so often in a trial without the tracer, and so often with it.",
+        default="10",
+        example="20",
         environment="LMBENCH_REPS",
     ),
     Option(
@@ -323,7 +382,9 @@ OPTIONS: tuple[Option, ...] = (
         "openat_mult",
         _whole(1),
         "N",
-        "multiplies the runs of openat (default: 10)",
+        "Run lmbench so many times as often with the tracer for openat.",
+        default="10",
+        example="1",
         environment="OPENAT_MULT",
     ),
     Option(
@@ -331,15 +392,18 @@ OPTIONS: tuple[Option, ...] = (
         "rate",
         _whole(1),
         "N",
-        "offer N operations a second instead of lmbench's loop, by a program of our own "
-        "(default: lmbench)",
+        "Offer so many operations a second, by a program of our own instead of lmbench.",
+        default="lmbench's loop, as fast as it goes",
+        example="500",
     ),
     Option(
         "pin_core",
         "pin_core",
         _whole(0),
         "N",
-        "core to measure on; the last one if there is no such core (default: 2)",
+        "Measure on this core, or on the last one if there is no such core.",
+        default="2",
+        example="3",
         environment="PIN_CORE",
     ),
     Option(
@@ -347,38 +411,46 @@ OPTIONS: tuple[Option, ...] = (
         "testbed",
         _one_of("auto", "local", "kubernetes"),
         "auto|local|kubernetes",
-        "where to measure; auto: on a cluster if a kubeconfig names a current context, else on "
-        "this host (default: auto)",
+        "Where to measure. auto takes a cluster if a kubeconfig names a current context, "
+        "else this host.",
+        default="auto",
+        example="local",
     ),
     Option(
         "kube_context",
         "kube_context",
         _name,
-        "C",
-        "context of the kubeconfig (default: the current one)",
+        "CONTEXT",
+        "Measure on the cluster of this context of the kubeconfig.",
+        default="the current context",
+        example="lab",
     ),
     Option(
         "node",
         "node",
         _name,
         "NODE",
-        "node of the cluster to measure on (default: the only schedulable one)",
+        "Measure on this node of the cluster.",
+        default="the only one that is schedulable",
+        example="worker-1",
     ),
     Option(
         "image",
         "image",
         _name,
-        "I",
-        "image of the pods, by tag or digest; tools that it lacks are installed from Debian "
-        "(default: pytest-syslat/bench:1, made from images/Dockerfile)",
+        "IMAGE",
+        "Run the pods from this image, by tag or digest. Tools that it lacks are "
+        "installed from Debian.",
+        default="pytest-syslat/bench:1, made from images/Dockerfile",
+        example="debian:trixie-slim",
     ),
     Option(
         "drop_caches",
         "drop_caches",
         _truth,
         None,
-        "drop the page cache of the cluster's node before each trial, which its other pods feel; "
-        "on a host that is always done",
+        "Drop the page cache of the cluster's node before each trial. Its other pods feel"
+        " that; on a host it is always done.",
         is_flag=True,
     ),
     Option(
@@ -386,31 +458,38 @@ OPTIONS: tuple[Option, ...] = (
         "tracer",
         _one_of("distribution", "events"),
         "distribution|events",
-        "exact counts in the kernel, or one line a call (default: distribution)",
+        "Count latencies exactly in the kernel (distribution), or print one line a call (events).",
+        default="distribution",
+        example="events",
     ),
     Option(
         "placement",
         "placement",
         _one_of("last", "first", "both"),
         "last|first|both",
-        "whether the tracer attaches after the agent, before it, or both, which splits the "
-        "overhead into what is spent at entry, inside the call and at exit (default: last)",
+        "Attach the tracer after the agent (last), before it (first), or both, which "
+        "tells what is spent at entry, inside the call and at exit.",
+        default="last",
+        example="both",
     ),
     Option(
         "attribute",
         "attribute",
         _truth,
         None,
-        "in a pass of its own, tell how long each BPF program takes per call, and whose it is",
+        "Tell how long each BPF program takes per call, and whose it is. That is a pass "
+        "of its own.",
         is_flag=True,
     ),
     Option(
         "budget",
         "budgets",
         _budget,
-        "SYSCALL:FIGURE<=+N%",
-        "overhead that is allowed against vanilla, such as 'connect:p50<=+10%%' or "
-        "'*:user<=+2us'; figures: p50, p90, p99, mean, user; repeatable",
+        "BUDGET",
+        "Judge an overhead: how much more than vanilla a figure may take. Figures are "
+        "p50, p90, p99, mean and user.",
+        default="nothing is judged",
+        example="'connect:p50<=+10%'",
         repeatable=True,
     ),
     Option(
@@ -418,31 +497,37 @@ OPTIONS: tuple[Option, ...] = (
         "min_calls",
         _whole(1),
         "N",
-        "calls that a trial must have; runs are added until it has them (default: 1000)",
+        "Add runs to a trial until it has so many calls.",
+        default="1000",
+        example="10000",
     ),
     Option(
         "baseline",
         "baseline",
         _baseline,
         "interleaved|DIR",
-        "what agents are compared with: vanilla in the same blocks, or that of an earlier run's "
-        "result directory, which is weaker (default: interleaved)",
+        "Compare agents with vanilla in the same blocks (interleaved), or with that of an"
+        " earlier run's result directory, which is weaker.",
+        default="interleaved",
+        example="result/vanilla",
     ),
     Option(
         "against",
         "against",
         _path,
         "DIR",
-        "result directory of an earlier run: has an agent's overhead grown since by more than "
-        "--syslat-growth-budget allows?",
+        "Judge how far an overhead has grown since the run in this result directory.",
+        default="growth is not judged",
+        example="result/v1",
     ),
     Option(
         "growth_budget",
         "growth_budgets",
         _budget,
-        "SYSCALL:FIGURE<=+N%",
-        "growth of the overhead that is allowed since the run of --syslat-against, written as "
-        "--syslat-budget; repeatable",
+        "BUDGET",
+        "How far an overhead may have grown since the run of --syslat-against.",
+        default="none; --syslat-against needs one",
+        example="'*:user<=+5%'",
         repeatable=True,
     ),
     Option(
@@ -450,8 +535,8 @@ OPTIONS: tuple[Option, ...] = (
         "force",
         _truth,
         None,
-        "compare with a stored run even if it was made under other conditions; then nothing "
-        "passes and nothing regresses",
+        "Compare with a stored run even if it was made under other conditions. Then "
+        "nothing passes and nothing regresses.",
         is_flag=True,
     ),
     Option(
@@ -459,28 +544,34 @@ OPTIONS: tuple[Option, ...] = (
         "result_dir",
         _path,
         "DIR",
-        "directory for the result files (default: result/5.5)",
+        "Write the result files to this directory.",
+        default="result/5.5",
+        example="result/new",
     ),
     Option(
         "lmbench_dir",
         "lmbench_dir",
         _path,
         "DIR",
-        "directory of lmbench's programs (default: searched)",
+        "Take lmbench's programs from this directory.",
+        default="searched on PATH and where Debian has them",
+        example="/opt/lmbench/bin",
     ),
     Option(
         "seed",
         "seed",
         _whole(0),
         "N",
-        "seed of the order of arms (default: random, printed)",
+        "Draw the order of arms from this seed, to repeat an order.",
+        default="random, printed at the start",
+        example="7",
     ),
     Option(
         "strict",
         "strict",
         _truth,
         None,
-        "an inconclusive verdict fails, too",
+        "Let an inconclusive verdict fail, too.",
         is_flag=True,
     ),
     Option(
@@ -488,7 +579,7 @@ OPTIONS: tuple[Option, ...] = (
         "keep",
         _truth,
         None,
-        "leave the pods in place at the end, and say how to look at them",
+        "Leave the pods in place at the end, and say how to look at them and how to remove them.",
         is_flag=True,
     ),
     Option(
@@ -496,7 +587,7 @@ OPTIONS: tuple[Option, ...] = (
         "clean",
         _truth,
         None,
-        "measure nothing: remove what earlier runs left, and say what",
+        "Measure nothing: remove what earlier runs left, and say what.",
         is_flag=True,
     ),
 )
@@ -522,13 +613,15 @@ def read_settings(
 
     Args:
         config: pytest's configuration with the options of `OPTIONS`.
-        find_arms: Gives the arms that `agents` stand for; None: names are not looked up yet.
+        find_arms: Gives the arms that `agents` stand for; None: names, of agents and of syscalls,
+            are not looked up yet, since a conftest that adds one may not be loaded.
         environment: Where the original script's variables are looked up.
 
     Raises:
         pytest.UsageError: One line that names the option and what is allowed.
     """
     values: dict[str, Any] = {}
+    known = None if find_arms is None else find_syscalls(config)
     for option in OPTIONS:
         given = _given(config, option, environment)
         if not given.texts:
@@ -536,9 +629,13 @@ def read_settings(
         # As for pytest: typed paths are from where one stands, configured ones from rootdir.
         typed = given.source == option.flag
         base = config.invocation_params.dir if typed else config.rootpath
-        parsed = [_parsed(option, text, given.source, base) for text in given.texts]
+        parsed = [_parsed(option, text, given.source, base, known) for text in given.texts]
         values[option.setting] = tuple(parsed) if option.repeatable else parsed[-1]
+    names = values.pop("syscalls", ())
+    if known is not None and names:
+        values["syscalls"] = tuple(each for each in known.values() if each.name in names)
     if find_arms is not None:
+        _check_measured(config, Settings(**values))
         values["agents"] = tuple(find_arms(Settings(**values)))
     judged = values.get("budgets") or (values.get("against") and values.get("growth_budgets"))
     if "until" in values:
@@ -578,9 +675,48 @@ def _given(config: pytest.Config, option: Option, environment: Mapping[str, str]
     return Given()
 
 
-def _parsed(option: Option, text: str, source: str, base: Path) -> Any:
+def _check_measured(config: pytest.Config, settings: Settings) -> None:
+    """Refuse what asks for syscalls otherwise than they can be measured; raises UsageError."""
+    if settings.rate is not None:
+        for each in settings.syscalls:
+            if not each.paced:
+                raise pytest.UsageError(
+                    f"--syslat-rate: no program makes {each.name} at a given rate: leave out "
+                    f"--syslat-rate, or measure others by --syslat-syscall"
+                )
+    for flag, dest, budgets in (
+        ("--syslat-budget", "syslat_budget", settings.budgets),
+        ("--syslat-growth-budget", "syslat_growth_budget", settings.growth_budgets),
+    ):
+        # In an ini file it may stand for the runs that measure the syscall.
+        if config.getoption(dest, None) is None:
+            continue
+        for budget in budgets:
+            if budget.syscall not in (ANY, *settings.syscall_names):
+                raise pytest.UsageError(
+                    f"{flag}: '{budget}' would judge nothing: {budget.syscall} is not measured: "
+                    f"add --syslat-syscall={budget.syscall}"
+                )
+
+
+def _check_known(option: Option, text: str, known: Mapping[str, Syscall]) -> None:
+    """Raise ValueError where a value names a syscall that is not in the catalogue."""
+    if option.parse is _budget:
+        _budget(text, tuple(known))
+    elif option.setting == "syscalls" and text.strip() not in known:
+        raise ValueError(
+            f"allowed is {', '.join(known)}; another is added by a file syscalls/NAME.toml or in "
+            "a conftest (docs/syscalls.md)"
+        )
+
+
+def _parsed(
+    option: Option, text: str, source: str, base: Path, known: Mapping[str, Syscall] | None
+) -> Any:
     try:
         value = option.parse(text)
+        if known is not None:
+            _check_known(option, text, known)
         if isinstance(value, Path):
             place = base / value
             return _found_run(place) if option.setting in _STORED_RUNS else place

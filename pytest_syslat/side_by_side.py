@@ -19,7 +19,7 @@ from pytest_syslat.reanalysis import planned_keys
 from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.stored import StoredProblem, StoredRun, read_run, stored_settings
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.syscalls import in_order
 from pytest_syslat.unpaired import (
     GrowthCell,
     GrowthResult,
@@ -80,7 +80,7 @@ def read(path: Path) -> Run:
     stored = read_run(path, keep_refused=True)
     run = json.loads((path / "run.json").read_bytes())
     try:
-        settings = stored_settings(run["settings"])
+        settings = stored_settings(run)
         planned = planned_keys(run, stored.trials)
         missing = sum(key not in stored.trials for key in planned)
         cells = [_stored_cell(entry) for entry in run.get("cells", [])]
@@ -123,7 +123,7 @@ def beside(first: Run, later: Run, settings: Settings) -> Later:
     comparison.against = ComparedRun("", counted, differences, forced_by=CONDITIONS)
     cells = [
         GrowthCell(syscall, agent, figure)
-        for syscall in SYSCALLS
+        for syscall in in_order(key.syscall for key in later.stored.trials)
         for agent in _agents(later.stored)
         for figure in FIGURES
         if counted.pairs(syscall, agent) and later.stored.pairs(syscall, agent)
@@ -186,7 +186,7 @@ def _has_values(data: StoredBaselineData) -> bool:
 def _cells(stored: StoredRun) -> list[Cell]:
     return [
         Cell(syscall, agent, figure)
-        for syscall in SYSCALLS
+        for syscall in in_order(key.syscall for key in stored.trials)
         for agent in _agents(stored)
         for figure in FIGURES
         if stored.arm(syscall, agent)
@@ -201,7 +201,7 @@ def _stored_cell(entry: Mapping[str, Any]) -> CellResult:
     budget, verdict = entry["budget"], entry["verdict"]
     values |= {
         "cell": Cell(**entry["cell"]),
-        "budget": parse_budget(budget, tuple(SYSCALLS)) if budget else None,
+        "budget": parse_budget(budget, None) if budget else None,
         "verdict": Verdict(verdict) if verdict else None,
         "reasons": tuple(entry["reasons"]),
         "blocks_to_decide": entry.get("blocks_to_decide"),

@@ -14,6 +14,7 @@ from pytest_syslat.findings import Finding, Severity
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.results import RUN_SCHEMA
 from pytest_syslat.settings import OPTIONS, Settings
+from pytest_syslat.syscalls import SYSCALLS, Syscall
 
 UNKNOWN = "unknown"
 
@@ -140,13 +141,16 @@ def read_run(path: Path, *, keep_refused: bool = False) -> StoredRun:
         ) from None
 
 
-def stored_settings(stored: Mapping[str, Any]) -> Settings:
-    """Settings as run.json holds them; those that it does not know are at their defaults.
+def stored_settings(run: Mapping[str, Any]) -> Settings:
+    """The settings of a run; those that it does not know are at their defaults.
+
+    Args:
+        run: Its run.json.
 
     Raises:
-        ValueError: A value is none that this version knows.
+        KeyError, TypeError, ValueError: A value is none that this version knows.
     """
-    values: dict[str, Any] = {}
+    stored, values = run["settings"], dict[str, Any]()
     for option in OPTIONS:
         value = stored.get(option.setting)
         if value is None:
@@ -155,6 +159,12 @@ def stored_settings(stored: Mapping[str, Any]) -> Settings:
             values[option.setting] = tuple(option.parse(str(each)) for each in value)
         else:
             values[option.setting] = option.parse(str(value))
+    described = run.get("syscalls", {})
+    if "syscalls" in values:
+        values["syscalls"] = tuple(
+            Syscall(**described[name]) if name in described else SYSCALLS[name]
+            for name in values["syscalls"]
+        )
     return Settings(**values)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_syslat import __version__
 from pytest_syslat.settings import Settings
+from pytest_syslat.syscalls import DEFINITION, SYSCALLS
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
 from pytest_syslat.tracer import Tracer
 from pytest_syslat.workload import Workload
@@ -47,6 +48,11 @@ def collect_sysinfo(
         **{f"lmbench {name}": value for name, value in workload.calibration.environment.items()},
         "file system of the measured file": _file_system(testbed, workload.measured_file),
         **{f"agent {name}": version for name, version in agent_versions.items()},
+        **{
+            f"{DEFINITION}{each}": each.words
+            for each in settings.syscalls
+            if each.name not in SYSCALLS
+        },
         **{f"setting {name}": _shown(value) for name, value in settings.as_dict().items()},
     }
 

@@ -1,10 +1,10 @@
 """bpftrace: start it, wait until it is attached, ask it, stop it, account for every call.
 
-The tracer is spoken to by marks: a syscall of our own, made in the workload's place, that fails
-with EFAULT. bpftrace prints its maps when it sees one. The first answer proves that both probes
-are attached; later ones tell how many calls were counted so far. The last dump is bpftrace's own,
-when it ends. What a trial recorded is the difference between the last dump and the one that was
-taken before recording began.
+The tracer is spoken to by marks: a syscall of our own that fails, made in the workload's place by a
+process with a name of its own. bpftrace prints its maps when it sees one. The first answer proves
+that the probes are attached; later ones tell how many calls were counted so far. The last dump is
+bpftrace's own, when it ends. What a trial recorded is the difference between the last dump and the
+one that was taken before recording began.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pytest_syslat.distribution import Distribution
-from pytest_syslat.resources import resource
-from pytest_syslat.syscalls import MARK_SOCKET, SYSCALLS, Syscall
+from pytest_syslat.marks import mark_command
+from pytest_syslat.syscall_numbers import ARCHITECTURES
+from pytest_syslat.syscalls import OPENAT, Syscall
 from pytest_syslat.testbeds.protocol import (
     Filter,
     Process,
@@ -35,6 +36,7 @@ from pytest_syslat.testbeds.protocol import (
     TestbedError,
     TimeLimit,
 )
+from pytest_syslat.tracer_script import IN_SCOPE, MARK_COMM, own_script, script, script_name
 
 OLDEST_VERSION = (0, 14)
 NEWEST_TRIED = (0, 27)
@@ -47,19 +49,16 @@ MARK_LIMIT_S = 20.0
 STOP_LIMIT_S = 15.0
 POLL_S = 0.01
 RUNTIME_ERRORS = ("helper_error", "runtime_error")
-CGROUP_FILTER = "cgroup == (uint64)$1"
 PID_NAMESPACE_FILTER = (
     "((struct task_struct *)curtask)->nsproxy->pid_ns_for_children->ns.inum == (uint64)$1"
 )
-MARK_PROGRAM = f"""
-import ctypes, os, socket, sys
-comm, *numbers = sys.argv[1:]
-held = socket.socket()
-os.dup2(held.fileno(), {MARK_SOCKET})
-libc = ctypes.CDLL(None)
-libc.prctl(15, comm.encode(), 0, 0, 0)
-libc.syscall(*map(ctypes.c_long, map(int, numbers)))
-"""
+SUCCEEDED: dict[str, Callable[[NDArray[np.int64], int], NDArray[np.bool_]]] = {
+    ">=": np.greater_equal,
+    ">": np.greater,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+"""Comparisons of `Syscall.success`."""
 
 
 class TracerError(Exception):
@@ -72,7 +71,7 @@ class Dump:
 
     succeeded: Distribution
     failures: dict[int, int]
-    """Failed calls by errno."""
+    """Failed calls by errno; by what they returned, with the sign changed, if that is no errno."""
     other: int
     total: int
     stamps: int = 0
@@ -155,38 +154,58 @@ class Tracer:
         self._rootdir = rootdir
         self.mode = mode
         self.version = bpftrace_version(testbed, Role.TRACER)
-        machine = testbed.machine
-        if any(machine not in syscall.number_by_machine for syscall in SYSCALLS.values()):
+        if testbed.machine not in ARCHITECTURES:
             raise TracerError(
-                f"the syscall numbers of {machine} are not known: x86_64 and aarch64 are"
+                f"the syscall numbers of {testbed.machine} are not known: "
+                f"{' and '.join(ARCHITECTURES)} are"
             )
         self._number = parse_version(self.version)
 
-    def script(self, syscall: Syscall, *, whole_operation: bool = False) -> Path:
-        """The bpftrace program of a syscall, in the tracer's mode.
+    def script(self, syscall: Syscall, *, whole_operation: bool = False) -> str:
+        """The bpftrace program of a syscall, in the tracer's mode: the user's own before ours.
 
         Args:
             syscall: Which.
             whole_operation: Whether the other syscalls of lmbench's operation are summed, too,
                 where there is a program for that: of `openat`, unless each call is an event.
+
+        Raises:
+            TracerError: The user's own does not answer marks.
         """
-        kind = "trace" if self.mode == "distribution" else "events"
-        whole = whole_operation and syscall.operation is not None and kind == "trace"
-        name = syscall.operation if whole else syscall.name
-        return resource(f"bpftrace/{kind}_{name}.bt", self._rootdir)
+        own = own_script(syscall, self.mode, self._rootdir, whole_operation=whole_operation)
+        if own is None:
+            return script(syscall, self.mode, whole_operation=whole_operation)
+        text = own.read_text()
+        if MARK_COMM not in text:
+            raise TracerError(
+                f"{own} does not answer the marks of this version, made by a process called "
+                f"{MARK_COMM}: copy the shipped program anew"
+            )
+        return text
+
+    def check(self, syscall: Syscall) -> None:
+        """Attach once and detach: does this node take the program, and answer its mark?
+
+        Raises:
+            TracerError: It does not; the text names the syscall.
+        """
+        try:
+            self.attach(syscall).end()
+        except TracerError as error:
+            raise TracerError(f"the syscall {syscall} cannot be traced: {error}") from None
 
     def attach(self, syscall: Syscall, *, whole_operation: bool = False) -> Tracing:
         """Start bpftrace and wait until both probes answer a mark; raises TracerError.
 
         `whole_operation` is that of `script`.
         """
-        path = self.script(syscall, whole_operation=whole_operation)
-        source = path.read_text()
+        source = self.script(syscall, whole_operation=whole_operation)
         scope = self._testbed.scope
         if scope.filter is Filter.PID_NAMESPACE:
-            source = source.replace(CGROUP_FILTER, PID_NAMESPACE_FILTER)
-        script = self._testbed.workdir / path.name
-        self._testbed.write(script, source.encode(), role=Role.TRACER)
+            source = source.replace(IN_SCOPE, PID_NAMESPACE_FILTER)
+        name = script_name(syscall, self.mode, whole_operation=whole_operation)
+        program = self._testbed.workdir / name
+        self._testbed.write(program, source.encode(), role=Role.TRACER)
         keys = (
             "BPFTRACE_MAX_MAP_KEYS"
             if self._number >= RENAMED_MAP_KEYS
@@ -197,7 +216,7 @@ class Tracer:
         stdout = self._testbed.workdir / "bpftrace.stdout"
         stderr = self._testbed.workdir / "bpftrace.stderr"
         process = self._testbed.start(
-            ["bpftrace", "-f", output_format, str(script), str(scope.number)],
+            ["bpftrace", "-f", output_format, str(program), str(scope.number)],
             role=Role.TRACER,
             stdout=stdout,
             stderr=stderr,
@@ -229,7 +248,7 @@ class Tracing:
         self._map_keys = map_keys
         self._syscall = syscall
         self._process = process
-        self._reader = EventLog() if mode == "events" else MapLog()
+        self._reader = EventLog(syscall) if mode == "events" else MapLog()
         self._stdout = _Output(testbed, stdout)
         self._stderr = _Output(testbed, stderr)
         self._base: Dump | None = None
@@ -248,7 +267,10 @@ class Tracing:
             if self._stdout.so_far() and self._mark(FIRST_ANSWER_LIMIT_S) is not None:
                 return
             time.sleep(POLL_S)
-        raise TracerError(f"bpftrace did not attach within {ATTACH_LIMIT_S:g} s")
+        raise TracerError(
+            f"bpftrace did not answer within {ATTACH_LIMIT_S:g} s: it is not attached, or the call "
+            "of its mark does not fail"
+        )
 
     def begin(self) -> None:
         """Record from here on: what was counted before is left out."""
@@ -282,16 +304,16 @@ class Tracing:
         lines = self._stderr.so_far().decode(errors="replace").splitlines()
         # Harmless where CAP_SYS_RESOURCE is missing, and printed each time.
         told = [line for line in lines if line.strip() and "RLIMIT_MEMLOCK" not in line]
-        return told[-1].strip() if told else "it said nothing"
+        # Below an error its place is shown.
+        errors = [line for line in told if "ERROR" in line]
+        return (errors or told or ["it said nothing"])[-1].strip()
 
     def _mark(self, limit_s: float) -> Dump | None:
         """Make the failing call and wait for the dump that answers it."""
         offset = len(self._stdout.so_far())
-        number = self._syscall.number_by_machine[self._testbed.machine]
         try:
             self._testbed.run(
-                [self._testbed.python, "-I", "-S", "-c", MARK_PROGRAM, self._syscall.comm]
-                + [str(number), *map(str, self._syscall.mark_arguments)],
+                mark_command(self._testbed, self._syscall),
                 role=Role.WORKLOAD,
                 timeout_s=MARK_LIMIT_S,
             )
@@ -449,6 +471,12 @@ class EventLog:
     STAMP = re.compile(rb"^@start\[[0-9a-fx]+\]: ", re.MULTILINE)
     LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
 
+    def __init__(self, syscall: Syscall = OPENAT) -> None:
+        """With the syscall, which tells what counts as success."""
+        _, comparison, number = syscall.success.split()
+        self._succeeded = SUCCEEDED[comparison]
+        self._compared_with = int(number)
+
     def holds_dump(self, text: bytes) -> bool:
         """Whether a whole dump has arrived, with the lines of the calls before it."""
         return any(name == b"total" for name, _ in self.LINE.findall(text))
@@ -463,7 +491,7 @@ class EventLog:
             else:
                 other = int(number)
         latencies_ns, results = parse_events(text)
-        failed = results < 0
+        failed = ~self._succeeded(results, self._compared_with)
         errnos, counts = np.unique(-results[failed], return_counts=True)
         return Dump(
             Distribution.from_samples(latencies_ns[~failed]),

@@ -30,10 +30,11 @@ from pytest_syslat.ownership import members
 from pytest_syslat.placement import Holder, Placement, list_holders, placement_of_next
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder, contradiction, read_order
+from pytest_syslat.progress import Tell, silent
 from pytest_syslat.settings import Settings
 from pytest_syslat.split import Overheads
 from pytest_syslat.summary import figures_us
-from pytest_syslat.syscalls import SYSCALLS, Syscall
+from pytest_syslat.syscalls import EXECVE, Syscall
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT, TcpServer
 from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.tracer import Trace, Tracer, TracerError, Tracing
@@ -234,10 +235,6 @@ class Trial:
         }
 
 
-def _silent(step: str) -> None:
-    """Report no progress."""
-
-
 def operation_us(trace: Trace) -> float | None:
     """Mean of an open and the close that belongs to it, µs.
 
@@ -278,7 +275,7 @@ class Bench:
         self,
         key: TrialKey,
         agent: Agent,
-        progress: Callable[[str], None] = _silent,
+        progress: Tell = silent,
         *,
         tracer_first: TracerFirst | None = None,
     ) -> Trial:
@@ -291,7 +288,9 @@ class Bench:
         """
         started_at_s = time.time()
         begin_s = time.monotonic()
-        session = _TrialRun(self, SYSCALLS[key.syscall], key, agent, progress, tracer_first)
+        session = _TrialRun(
+            self, self.settings.syscall(key.syscall), key, agent, progress, tracer_first
+        )
         try:
             session.run()
         except TracerError as error:
@@ -335,7 +334,7 @@ class _TrialRun:
         syscall: Syscall,
         key: TrialKey,
         agent: Agent,
-        progress: Callable[[str], None],
+        progress: Tell,
         tracer_first: TracerFirst | None,
     ) -> None:
         self._bench = bench
@@ -365,7 +364,7 @@ class _TrialRun:
         reason = bench.testbed.drop_page_cache()
         if reason:
             self.findings.append(note("page-cache-kept", reason))
-        if self._syscall.comm == "lat_proc" and bench.workload.helper_problem:
+        if self._syscall.command == EXECVE.command and bench.workload.helper_problem:
             self.findings.append(warning("no-helper", bench.workload.helper_problem))
         if bench.testbed.core_problem:
             self.findings.append(warning("core-shared", bench.testbed.core_problem))
@@ -381,7 +380,6 @@ class _TrialRun:
         drops_before = drops_untraced = self._agent.drops()
         untraced_s = 0.0
         if self._tracer_first is None or self._tracer_first.with_user:
-            self._progress("untraced")
             untraced_begin_s = time.monotonic()
             self._run_untraced()
             untraced_s = time.monotonic() - untraced_begin_s
@@ -397,7 +395,7 @@ class _TrialRun:
             self._start_sampler()
         bench.workload.run(self._syscall)
         self._tracing.begin()
-        self._progress("traced")
+        self._progress("traced", runs=bench.settings.runs(self._syscall.name))
         drops = self._agent.drops()
         if self._tracer_first is None:
             # Later than the last untraced run: an agent notices its last drops with a delay.
@@ -491,12 +489,14 @@ class _TrialRun:
         return self._bench.audit.status()["backlog_wait_time_actual"]
 
     def _network(self) -> TcpCounters | None:
-        if self._syscall.name != "connect":
+        if not self._syscall.needs_server:
             return None
         return read_tcp_counters(self._bench.testbed, LAT_CONNECT_PORT)
 
     def _run_untraced(self) -> None:
-        for _ in range(self._bench.settings.lmbench_reps):
+        runs = self._bench.settings.lmbench_reps
+        for run in range(runs):
+            self._progress("untraced", run=run, runs=runs)
             self.runs_untraced.append(self._bench.workload.run(self._syscall))
 
     def _check_place(self) -> None:
@@ -594,7 +594,7 @@ class _TrialRun:
     def _run_traced(self, tracing: Tracing) -> None:
         settings = self._bench.settings
         planned = settings.runs(self._syscall.name)
-        self._run_often(planned)
+        self._run_often(planned, None)
         calls = tracing.calls_so_far()
         while 0 < calls < settings.min_calls:
             # More of what will be refused anyway is only waiting time.
@@ -605,14 +605,17 @@ class _TrialRun:
             allowed = EXTRA_RUNS_FACTOR * planned - done
             if allowed <= 0:
                 break
-            self._run_often(min(missing, allowed))
+            self._run_often(min(missing, allowed), calls)
             calls = tracing.calls_so_far()
 
-    def _run_often(self, count: int) -> None:
-        begin_s = time.monotonic()
+    def _run_often(self, count: int, calls: int | None) -> None:
+        runs = len(self.runs_traced) + count
         for _ in range(count):
+            if self.runs_traced:
+                self._progress("traced", run=len(self.runs_traced), runs=runs, calls=calls)
+            begin_s = time.monotonic()
             self.runs_traced.append(self._bench.workload.run(self._syscall))
-        self._traced_s += time.monotonic() - begin_s
+            self._traced_s += time.monotonic() - begin_s
 
     def end(self) -> None:
         with contextlib.suppress(TestbedError):

@@ -30,7 +30,9 @@ ACHIEVED_SHARE_WARNING = 0.95
 
 
 def describe_errno(number: int) -> str:
-    """`ENOENT (No such file or directory)`."""
+    """`ENOENT (No such file or directory)`; what a call returned, if that is no error's number."""
+    if number <= 0:
+        return f"the return value {-number}"
     return f"{errno_names.errorcode.get(number, number)} ({os.strerror(number)})"
 
 
@@ -45,7 +47,7 @@ def check_trace(trace: Trace, syscall: Syscall, min_calls: int, arm: str) -> lis
     if trace.problem:
         findings.append(invalid("tracer-died", trace.problem))
     if trace.total == 0:
-        findings.append(invalid("no-samples", f"no {syscall.measured_call} was traced"))
+        findings.append(invalid("no-samples", f"no {syscall.call} was traced"))
         return findings
     failed = sum(trace.failures.values())
     if failed > FAILED_SHARE_LIMIT * trace.total:
@@ -54,7 +56,7 @@ def check_trace(trace: Trace, syscall: Syscall, min_calls: int, arm: str) -> lis
             invalid(
                 "failed-calls",
                 f"{failed:,} of {trace.total:,} calls ({failed / trace.total:.1%}) of "
-                f"{syscall.measured_call} failed in arm {arm}, {trace.failures[worst]:,} of them "
+                f"{syscall.call} failed in arm {arm}, {trace.failures[worst]:,} of them "
                 f"with {describe_errno(worst)}{_blame(arm)}",
             )
         )

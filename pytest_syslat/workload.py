@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_syslat.syscalls import NULL_SYSCALL, Syscall
+from pytest_syslat.syscalls import FILE, SERVER, SYSCALLS, Syscall
 from pytest_syslat.tcp_server import server_address
 from pytest_syslat.testbeds.protocol import PLACED, NodeLost, Role, Testbed, TestbedError, TimeLimit
 from pytest_syslat.tools import LMBENCH_PROGRAMS
@@ -19,6 +20,8 @@ SHORTEST_INTERVAL_US = 5000
 Left to itself lmbench asks its `enough` program, which on a virtual machine easily answers
 1,000,000: the same figure, two hundred times slower.
 """
+WITHOUT_LIBRARIES = ("lat_proc", "lat_syscall")
+"""Programs of lmbench that need libc alone."""
 RUN_LIMIT_S = 60.0
 CALIBRATION_LIMIT_S = 30.0
 FIGURE = re.compile(r": ([0-9]+(?:\.[0-9]+)?) microseconds")
@@ -71,12 +74,18 @@ class Workload:
     `lat_proc exec`, whose path is built in) is removed by `close`.
     """
 
-    def __init__(self, testbed: Testbed, directory: Path) -> None:
+    def __init__(
+        self,
+        testbed: Testbed,
+        directory: Path,
+        syscalls: Sequence[Syscall] = tuple(SYSCALLS.values()),
+    ) -> None:
         """Put all in place and calibrate lmbench.
 
         Args:
             testbed: Where it runs.
             directory: Where lmbench's programs stand, as the workload sees it.
+            syscalls: What is measured: the programs of these must be there.
 
         Raises:
             WorkloadError: lmbench cannot be used.
@@ -84,6 +93,8 @@ class Workload:
         """
         self._testbed = testbed
         self.directory = directory
+        self._syscalls = tuple(syscalls)
+        self._check_programs()
         self.measured_file = testbed.workdir / "measured-file"
         self._made: list[Path] = []
         self.helper = built_in_helper(self._read(directory / "lat_proc"))
@@ -98,6 +109,19 @@ class Workload:
         """Put the measured file and the helper in place; raises WorkloadError, TestbedError."""
         self._testbed.write(self.measured_file, b"opened by lat_syscall\n", role=Role.WORKLOAD)
         self.helper_problem = self._place_helper()
+
+    def _check_programs(self) -> None:
+        """What a program prints that is not there would be one failed trial after the other."""
+        for syscall in self._syscalls:
+            if syscall.name in SYSCALLS:
+                continue
+            program = self.directory / syscall.command[0]
+            state = self._testbed.state(program, role=Role.WORKLOAD)
+            if state is None or not state.executable:
+                raise WorkloadError(
+                    f"{program} is not there or cannot be executed: the syscall {syscall.name} is "
+                    "called by it"
+                )
 
     def _read(self, path: Path) -> bytes:
         return self._testbed.read(path, role=Role.WORKLOAD)
@@ -149,14 +173,13 @@ class Workload:
 
     def command(self, syscall: Syscall) -> list[str]:
         """The lmbench command that makes the calls of `syscall`."""
-        if syscall is NULL_SYSCALL:
-            return [str(self.directory / syscall.comm), "null"]
-        operation = {
-            "lat_proc": ["exec"],
-            "lat_syscall": ["open", str(self.measured_file)],
-            "lat_connect": [server_address(self._testbed)],
-        }[syscall.comm]
-        return [str(self.directory / syscall.comm), *operation]
+        program, *arguments = syscall.command
+        if syscall.needs_server:
+            address = server_address(self._testbed)
+            arguments = [each.replace(SERVER, address) for each in arguments]
+        measured_file = str(self.measured_file)
+        arguments = [each.replace(FILE, measured_file) for each in arguments]
+        return [str(self.directory / program), *arguments]
 
     def run(self, syscall: Syscall) -> Run:
         """Run lmbench once, pinned; never raises for what lmbench does, only NodeLost."""
@@ -173,25 +196,26 @@ class Workload:
         except TimeLimit as error:
             return Run(None, str(error))
         except TestbedError as error:
-            return Run(None, f"{syscall.comm} could not be run: {error}")
+            return Run(None, f"{syscall.program} could not be run: {error}")
         output = done.stdout + done.stderr
         printed = FIGURE.search(output)
         if not done.ok:
-            why = f"{syscall.comm} ended with {done.returncode}: {done.complaint}"
+            why = f"{syscall.program} ended with {done.returncode}: {done.complaint}"
             return Run(None, why, output)
         if printed is None:
-            return Run(None, f"{syscall.comm} printed no figure: {done.complaint}", output)
+            return Run(None, f"{syscall.program} printed no figure: {done.complaint}", output)
         rest = [line for line in output.splitlines() if line.strip() and not FIGURE.search(line)]
-        return Run(float(printed[1]), f"{syscall.comm}: {rest[0]}" if rest else None, output)
+        return Run(float(printed[1]), f"{syscall.program}: {rest[0]}" if rest else None, output)
 
     def libraries(self, syscall: Syscall) -> dict[str, str]:
         """Variables: lat_connect needs libtirpc, which a lean system has in the cache only.
 
-        The others must not get it: a longer search for libraries would be measured with them.
+        lat_proc and lat_syscall, which do not, must not get it: a longer search for libraries would
+        be measured with them.
         """
-        if syscall.comm != "lat_connect":
+        if syscall.program in WITHOUT_LIBRARIES:
             return {}
-        return self._testbed.libraries_of(self.directory / syscall.comm)
+        return self._testbed.libraries_of(self.directory / syscall.command[0])
 
     def allowed_cores(self) -> str:
         """The kernel's list of cores on which a process in the workload's place may run."""
@@ -210,7 +234,8 @@ class Workload:
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the programs that are run, by name: they are unmodified."""
         helper = [self.helper] if self.helper else []
-        programs = [*(self.directory / name for name in LMBENCH_PROGRAMS), *helper]
+        names = dict.fromkeys([*LMBENCH_PROGRAMS, *(each.command[0] for each in self._syscalls)])
+        programs = [*(self.directory / name for name in names), *helper]
         return {
             path.name: hashlib.sha256(self._read(path)).hexdigest()
             for path in programs

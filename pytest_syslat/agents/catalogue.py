@@ -61,6 +61,8 @@ class Catalogue:
         self._rootdir = rootdir
         self._directory = directory
         self._hooked = dict(hooked)
+        self._specs: dict[str, str] = {}
+        """What each arm of the last `arms` stands for, by its name."""
         self._described = described_agents(rootdir)
         self._audit_daemon: AuditDaemon | None = None
         self._carriers: dict[tuple[OnKubernetes | None, OnHost | None], Carrier] = {}
@@ -106,7 +108,29 @@ class Catalogue:
                     )
                 found[label] = (spec, self._factory(label, spec, settings))
         _check_labels(found, settings)
+        self._specs = {label: spec for label, (spec, _) in found.items()}
         return {label: factory for label, (_, factory) in found.items()}
+
+    def policies(self, place: str) -> dict[str, Path]:
+        """The files of the policies of those arms of the last `arms` that have one."""
+        found = {label: self._policy_file(spec, place) for label, spec in self._specs.items()}
+        return {label: file for label, file in found.items() if file is not None}
+
+    def _policy_file(self, spec: str, place: str) -> Path | None:
+        name, plus, level = spec.partition("+")
+        if spec in self._hooked or not (name == AUDITD or name in self._described):
+            return None
+        if plus:
+            return self._chosen(spec, name, level).file
+        if name == AUDITD:
+            return self._shipped(str(BENCH_RULES)).file
+        description = read_description(self._described[name])
+        carried = description.kubernetes if place == "kubernetes" else description.host
+        try:
+            return self._shipped(carried.policy).file if carried else None
+        except FileNotFoundError:
+            # Told when the arm is made.
+            return None
 
     def _all(self, place: str) -> list[str]:
         """The named agents that can be measured there."""
@@ -147,7 +171,7 @@ class Catalogue:
                 place, work = parse_calibration(spec)
             except ValueError as error:
                 raise UnknownAgent(str(error)) from None
-            return partial(Calibration, place=place, work=work)
+            return partial(Calibration, place=place, work=work, syscalls=settings.syscalls)
         if colon and kind in KINDS:
             return self._unnamed(label, kind, rest, settings)
         name, plus, level = spec.partition("+")

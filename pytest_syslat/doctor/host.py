@@ -19,7 +19,7 @@ from pytest_syslat.kernel_audit import LOCKED, SAVED_STATE, KernelAudit
 from pytest_syslat.network import COUNTER_FILES, parse_tcp_counters
 from pytest_syslat.placement import list_holders, placement_of_next
 from pytest_syslat.settings import Settings
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.syscall_numbers import ARCHITECTURES
 from pytest_syslat.sysinfo import UNKNOWN, core_facts, frequency_warning
 from pytest_syslat.tcp_server import LAT_CONNECT_PORT
 from pytest_syslat.testbeds import stopped_services
@@ -91,7 +91,7 @@ def questions(settings: Settings, view: HostView) -> list[tuple[str, Question]]:
     return [
         ("kernel", lambda: _kernel(view)),
         ("BTF", lambda: _btf(view)),
-        ("tracepoints", lambda: _tracepoints(view)),
+        ("tracepoints", lambda: _tracepoints(view, settings)),
         ("rights", _rights),
         ("util-linux", _util_linux),
         ("bpftrace", lambda: _bpftrace(view)),
@@ -118,7 +118,7 @@ def _kernel(view: HostView) -> Iterator[Check]:
     release = _text(Path("/proc/sys/kernel/osrelease"))
     told = f"{release} on {view.machine}"
     numbers = re.match(r"([0-9]+)\.([0-9]+)", release)
-    if any(view.machine not in each.number_by_machine for each in SYSCALLS.values()):
+    if view.machine not in ARCHITECTURES:
         yield problem("kernel", told, "measure on x86_64 or aarch64")
     elif numbers is None:
         yield problem("kernel", f"its release is not known ({release})", "measure on Linux")
@@ -148,8 +148,8 @@ def _btf(view: HostView) -> Iterator[Check]:
         )
 
 
-def _tracepoints(view: HostView) -> Iterator[Check]:
-    events = [event for syscall in SYSCALLS.values() for event in syscall.events]
+def _tracepoints(view: HostView, settings: Settings) -> Iterator[Check]:
+    events = [event for each in settings.syscalls for event in each.events]
     question = (
         "cd /sys/kernel/tracing/events/syscalls 2>/dev/null ||"
         " cd /sys/kernel/debug/tracing/events/syscalls || exit 1;"
@@ -170,7 +170,7 @@ def _tracepoints(view: HostView) -> Iterator[Check]:
         )
     else:
         how = "" if tracefs_is_mounted() else "; tracefs is mounted for the tracer alone"
-        yield ok("tracepoints", f"of {', '.join(SYSCALLS)}{how}")
+        yield ok("tracepoints", f"of {', '.join(settings.syscall_names)}{how}")
 
 
 def _rights() -> Iterator[Check]:

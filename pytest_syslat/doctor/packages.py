@@ -28,11 +28,13 @@ def packages() -> Iterator[Check]:
             "pip install -e . in its checkout",
         )
         return
-    wanted = [Requirement(text) for text in texts]
+    wanted = [
+        each
+        for each in map(Requirement, texts)
+        if each.marker is None or each.marker.evaluate({"extra": ""})
+    ]
     wrong = []
     for each in wanted:
-        if each.marker is not None and not each.marker.evaluate({"extra": ""}):
-            continue
         try:
             found = version(each.name)
         except PackageNotFoundError:

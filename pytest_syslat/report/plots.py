@@ -306,17 +306,17 @@ def _ratio_limits(cells: Sequence[Overhead]) -> tuple[float, float]:
 
 
 def _percent_ticks(axes: Axes, low: float, high: float) -> None:
-    """Round per cents that are far enough from each other to be read."""
-    apart = 0.28 * (high - low)
+    """Round per cents that are so far from each other that none touches the next."""
+    per_point = (high - low) / (axes.get_window_extent().width / axes.figure.dpi * 72)
     chosen = [0.0]
     for step in (1, -1):
-        side = [tick for tick in _PCT_TICKS if tick * step > 0]
         last = 0.0
-        for tick in sorted(side, key=abs):
-            place = math.log1p(tick / 100)
-            if low <= place <= high and abs(place - last) >= apart:
+        for tick in sorted((each for each in _PCT_TICKS if each * step > 0), key=abs):
+            letters = (len(_tick_pct(tick)) + len(_tick_pct(last))) / 2
+            place, before = math.log1p(tick / 100), math.log1p(last / 100)
+            if low <= place <= high and abs(place - before) >= per_point * (7 * letters + 4):
                 chosen.append(tick)
-                last = place
+                last = tick
     chosen.sort()
     axes.set_xticks(
         [math.log1p(tick / 100) for tick in chosen],
@@ -640,7 +640,11 @@ def _latency_ticks(low_ns: float, high_ns: float) -> list[float]:
 
 
 def _tick_pct(value: float) -> str:
-    return f"{value:+,.4g} %".replace("-", "−") if value else "0"
+    if not value:
+        return "0"
+    return (
+        f"{value:+,.{0 if abs(value) >= 100 else 1}f}".removesuffix(".0").replace("-", "−") + " %"
+    )
 
 
 def _one_in(power: int) -> str:
@@ -816,5 +820,5 @@ def _svg(figure: Figure, words: Words) -> str:
 
     file = io.BytesIO()
     FigureCanvasSVG(figure)
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    figure.savefig(file, format="svg")
     return embed(file.getvalue().decode(), words.id, words.title, words.description, COLOURS)

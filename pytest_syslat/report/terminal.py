@@ -1,8 +1,7 @@
-"""What the user sees: a header, a line a trial, and one table at the end."""
+"""What stands at the end of a run: the tables, the verdicts, the warnings."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,185 +13,151 @@ from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict, family_sentence
 from pytest_syslat.report.growth import comparison_lines
 from pytest_syslat.report.places import write_attributions, write_confirmation, write_splits
+from pytest_syslat.report.screen import Screen
+from pytest_syslat.report.table import ABSENT, NAME_ENOUGH, Amount, Column, Row, write_table
 from pytest_syslat.sequential import LOOKS
 from pytest_syslat.settings import TRIALS_WHEN_JUDGED as BLOCKS_TO_DECIDE
 from pytest_syslat.settings import VANILLA
-from pytest_syslat.syscalls import SYSCALLS
-from pytest_syslat.sysinfo import frequency_warning
 
 if TYPE_CHECKING:
     from pytest_syslat.experiment import Experiment
-    from pytest_syslat.plan import TrialKey
+    from pytest_syslat.pairing import AnyTrial
     from pytest_syslat.session import SyslatSession
-    from pytest_syslat.trial import Trial
+    from pytest_syslat.stored import StoredRun
 
-ABSENT = "-"
-COLUMNS = ("syscall", "arm", "p50 µs", "p99 µs", "mean µs", "user µs", "Δp50 µs", "Δp50 %")
-LAST_COLUMNS = ("verdict", "calls")
-COST_COLUMNS = (
-    "syscall",
-    "arm",
-    "CPU s",
-    "% core",
-    "peak MB",
-    "on core",
-    "calls/s",
-    "dropped",
+STORED_VANILLA = f"{VANILLA} (stored)"
+COLUMNS = (
+    Column("syscall", words=True),
+    Column("arm", words=True, enough=NAME_ENOUGH),
+    *map(Column, ("p50 µs", "p99 µs", "mean µs", "user µs", "Δp50 µs", "Δp50 %")),
+    Column("verdict", words=True),
+    Column("calls"),
 )
-LONGEST_ARM = 12
-"""With it the table of costs fits 80 columns."""
+COST_COLUMNS = (
+    *COLUMNS[:2],
+    *map(Column, ("CPU s", "% core", "peak MB", "on core", "calls/s", "dropped")),
+)
+INTERVAL_COLUMNS = (
+    *COLUMNS[:2],
+    Column("figure", words=True),
+    *map(Column, ("Δ µs", "from µs", "to µs", "Δ %", "MDE µs", "budget")),
+    Column("verdict", words=True),
+)
 WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
-MARKUP: Mapping[Verdict, Mapping[str, bool]] = {
-    Verdict.PASSED: {"green": True},
-    Verdict.INCONCLUSIVE: {"yellow": True},
-    Verdict.REGRESSED: {"red": True, "bold": True},
-    Verdict.INVALID: {"red": True, "bold": True},
+STYLES: Mapping[Verdict, str] = {
+    Verdict.PASSED: "green",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.REGRESSED: "bold red",
+    Verdict.INVALID: "bold red",
 }
 
 
-class TerminalProgress:
-    """Writes past pytest's capturing: a running line on a terminal, plain lines elsewhere."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin(
-            "terminalreporter"
-        )
-        self._capture = config.pluginmanager.get_plugin("capturemanager")
-        self._live = self._reporter is not None and self._reporter.isatty
-        self._quiet = config.get_verbosity() < 0
-
-    def opened(self, facts: Mapping[str, str]) -> None:
-        """Write the header."""
-        words = [
-            f"{facts['testbed']} testbed on {facts['node']}",
-            f"kernel {facts['kernel']}",
-            facts["bpftrace"],
-            f"lmbench {facts['lmbench']}",
-            f"core {facts['measured core']}",
-        ]
-        rate = facts["setting rate"]
-        trials = f"{facts['setting trials']} trials"
-        paced = [] if rate == "None" else [f"{rate} operations a second"]
-        plan = [
-            f"arms {', '.join(filter(None, (_vanilla(facts), facts['setting agents'])))}",
-            trials if facts["setting until"] == "None" else f"up to {trials}, until decided",
-            *paced,
-            f"seed {facts['setting seed']}",
-        ]
-        self._lines(f"syslat: {', '.join(words)}", f"syslat: {', '.join(plan)}")
-        warning = frequency_warning(facts)
-        if warning:
-            self._lines(f"syslat: warning: {warning}")
-
-    def trial_step(self, key: TrialKey, step: str, number: int, total: int) -> None:
-        """On a terminal: show what is being done."""
-        if self._live and self._reporter is not None and not self._quiet:
-            with self._uncaptured():
-                self._reporter.rewrite(
-                    f"[{number:>{len(str(total))}}/{total}] {key.syscall} {key.arm} "
-                    f"trial {key.trial}: {step}",
-                    erase=True,
-                )
-
-    def trial_done(self, trial: Trial, number: int, total: int, left_s: float) -> None:
-        """Write the trial's line."""
-        if self._quiet:
-            return
-        head = (
-            f"[{number:>{len(str(total))}}/{total}] {trial.key.syscall:<7} {trial.key.arm} "
-            f"trial {trial.key.trial}"
-        )
-        if trial.attempt > 1:
-            head += " again"
-        if trial.refused:
-            figures = f"REFUSED {trial.reasons[0]}"
-        else:
-            figures = (
-                f"p50 {_us(trial.figure_us('p50'))} µs, p99 {_us(trial.figure_us('p99'))} µs, "
-                f"user {_us(trial.user_us)} µs, {trial.distribution.count:,} calls"
-            )
-        left = f", {_duration(left_s)} left" if left_s else ""
-        self._lines(f"{head}: {figures}{left}", replaces=True)
-
-    def _lines(self, *lines: str, replaces: bool = False) -> None:
-        if self._reporter is None:
-            return
-        with self._uncaptured():
-            if self._live and replaces:
-                self._reporter.rewrite(lines[0], erase=True)
-                self._reporter.write("\n")
-                return
-            if self._reporter._tw.width_of_current_line:
-                # Not ensure_newline(): it makes pytest print the file's name again each time.
-                self._reporter.write("\n")
-            for line in lines:
-                self._reporter.write(f"{line}\n")
-
-    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
-        if self._capture is None:
-            return contextlib.nullcontext()
-        disabled: contextlib.AbstractContextManager[None] = (
-            self._capture.global_and_fixture_disabled()
-        )
-        return disabled
-
-
 def write_summary(reporter: pytest.TerminalReporter, ours: SyslatSession) -> None:
-    """Write the table, the verdicts behind it, the warnings and the path of the files."""
-    experiment = ours.experiment
-    if experiment is not None:
-        reporter.write_sep("=", "syslat: latency of syscalls")
-        analysis = experiment.analysis
-        results = analysis.results()
-        if experiment.trials:
-            _write_table(reporter, experiment, results)
-            _write_costs(reporter, experiment)
-            splits = analysis.splits()
-            write_splits(reporter, splits)
-            if (
-                experiment.settings.placement == "both"
-                and experiment.settings.agents
-                and not splits
-            ):
-                reporter.write_line(
-                    "no overhead is split: no block has both placements proven in both arms",
-                    yellow=True,
-                )
-            write_confirmation(reporter, experiment.confirmation)
-            write_attributions(reporter, analysis.attributions())
-        _write_verdicts(reporter, results)
-        for line, verdict in comparison_lines(experiment.comparison, analysis.growth()):
-            reporter.write_line(line, **(MARKUP[verdict] if verdict else {}))
-    elif ours.warnings or ours.left_behind or ours.kept:
-        reporter.write_sep("=", "syslat")
-    of_trials = [*experiment.warnings, *_warnings(experiment)] if experiment else []
-    of_report = ours.written.warnings if ours.written else ()
-    for line in [*ours.warnings, *of_trials, *of_report]:
-        reporter.write_line(f"warning: {line}", yellow=True)
-    for line in ours.left_behind:
-        reporter.write_line(f"left behind: {line}", red=True)
-    if ours.kept:
-        reporter.write_line("kept, as asked; to look at it, and to remove it:")
-        for line in ours.kept:
-            reporter.write_line(f"  {line}")
-    if experiment is None:
-        return
-    if experiment.interrupted:
-        key = experiment.interrupted.key
-        reporter.write_line(f"{key.id} is refused: {experiment.interrupted.reasons[0]}", red=True)
-    if experiment.looked_at:
-        reporter.write_line(_looks(experiment))
-    if experiment.switches:
-        reporter.write_line(_switching(experiment))
-    if experiment.repeats:
-        counted = ", ".join(f"{arm} {count}" for arm, count in sorted(experiment.repeats.items()))
-        reporter.write_line(f"repeated trials: {counted}")
-    if ours.directory_note:
-        reporter.write_line(ours.directory_note)
-    if experiment.record is not None:
-        reporter.write_line(f"files: {experiment.record.directory.root}")
-    if ours.written is not None and ours.written.page is not None:
-        reporter.write_line(f"report: {ours.written.page}")
+    """Write the table, the verdicts behind it, the warnings and the path of the files.
+
+    `-q` leaves out all that is beside the table, `-qq` all but the verdicts and what was left
+    behind; `-v` adds intervals and reasons, `-vv` all cells and findings.
+    """
+    Summary(Screen.of(reporter), ours, reporter.config.get_verbosity()).write(reporter)
+
+
+class Summary:
+    """Our section at the end of the run."""
+
+    def __init__(self, screen: Screen, ours: SyslatSession, verbosity: int) -> None:
+        self._screen = screen
+        self._ours = ours
+        self._verbosity = verbosity
+
+    def write(self, reporter: pytest.TerminalReporter) -> None:
+        """Write all that the verbosity asks for."""
+        ours, line = self._ours, self._screen.line
+        experiment, at_least = ours.experiment, self._verbosity.__ge__
+        if at_least(-1) and experiment is not None:
+            reporter.write_sep("=", "syslat: latency of syscalls")
+        elif at_least(-1) and (ours.warnings or ours.left_behind or ours.kept):
+            reporter.write_sep("=", "syslat")
+        if experiment is not None:
+            self._write_figures(experiment)
+        if at_least(-1):
+            of_trials = [*experiment.warnings, *_warnings(experiment)] if experiment else []
+            of_report = ours.written.warnings if ours.written else ()
+            for each in [*ours.warnings, *of_trials, *of_report]:
+                line(f"warning: {each}", "yellow")
+        if experiment is not None and at_least(2):
+            self._write_findings(experiment)
+        for each in ours.left_behind:
+            line(f"left behind: {each}", "red")
+        if ours.kept:
+            line("kept, as asked; to look at it, and to remove it:")
+            for each in ours.kept:
+                line(f"  {each}")
+        if experiment is None or not at_least(-1):
+            return
+        if experiment.interrupted:
+            key = experiment.interrupted.key
+            line(f"{key.id} is refused: {experiment.interrupted.reasons[0]}", "red")
+        if at_least(0):
+            self._write_course(experiment)
+        if ours.directory_note:
+            line(ours.directory_note)
+        if experiment.record is not None:
+            line(f"files: {experiment.record.directory.root}")
+        if ours.written is not None and ours.written.page is not None:
+            line(f"report: {ours.written.page}")
+
+    def _write_figures(self, experiment: Experiment) -> None:
+        screen, verbosity = self._screen, self._verbosity
+        results = experiment.analysis.results()
+        if experiment.trials and verbosity >= -1:
+            _write_table(screen, experiment, results)
+        if experiment.trials and verbosity >= 0:
+            _write_costs(screen, experiment)
+            self._write_places(experiment)
+        if verbosity >= 1:
+            _write_intervals(screen, results, every_cell=verbosity >= 2)
+        _write_verdicts(screen, results, verbosity)
+        growth = experiment.analysis.growth()
+        for told, verdict in comparison_lines(experiment.comparison, growth):
+            if verdict or verbosity >= -1:
+                screen.line(told, STYLES[verdict] if verdict else "")
+
+    def _write_places(self, experiment: Experiment) -> None:
+        splits = experiment.analysis.splits()
+        write_splits(self._screen, splits)
+        settings = experiment.settings
+        if settings.placement == "both" and settings.agents and not splits:
+            self._screen.line(
+                "no overhead is split: no block has both placements proven in both arms", "yellow"
+            )
+        write_confirmation(self._screen, experiment.confirmation)
+        write_attributions(
+            self._screen, experiment.analysis.attributions(), every_program=self._verbosity >= 2
+        )
+
+    def _write_findings(self, experiment: Experiment) -> None:
+        """Write each finding of each trial, also of those that were repeated."""
+        told = [
+            (trial.key.id + (" again" if trial.attempt > 1 else ""), finding)
+            for trial in [*experiment.replaced, *experiment.trials.values()]
+            for finding in trial.findings
+        ]
+        self._screen.line(f"findings of all trials: {len(told)}")
+        for name, finding in told:
+            style = "red" if finding.severity is Severity.INVALID else ""
+            self._screen.line(f"  {name} {finding.severity} {finding}", style)
+
+    def _write_course(self, experiment: Experiment) -> None:
+        """Write how the run went: looks, switching, repeats."""
+        if experiment.looked_at:
+            self._screen.line(_looks(experiment))
+        if experiment.switches:
+            self._screen.line(_switching(experiment))
+        if experiment.repeats:
+            counted = ", ".join(
+                f"{arm} {count}" for arm, count in sorted(experiment.repeats.items())
+            )
+            self._screen.line(f"repeated trials: {counted}")
 
 
 def _looks(experiment: Experiment) -> str:
@@ -204,11 +169,6 @@ def _looks(experiment: Experiment) -> str:
     if measured == LOOKS[-1]:
         return f"looked after {looked} trials, which was the last time"
     return f"looked after {looked} trials: all verdicts stand, so no more were measured"
-
-
-def _vanilla(facts: Mapping[str, str]) -> str:
-    stored = facts["setting baseline"]
-    return VANILLA if stored == "None" else f"stored {VANILLA}"
 
 
 def _switching(experiment: Experiment) -> str:
@@ -224,77 +184,91 @@ def _switching(experiment: Experiment) -> str:
     return f"switching (median), beside the trials: {'; '.join(arms)}"
 
 
-def _write_verdicts(reporter: pytest.TerminalReporter, results: Sequence[CellResult]) -> None:
-    """Write the cells that have not passed and the family; those that lack blocks share a line."""
+def _write_verdicts(screen: Screen, results: Sequence[CellResult], verbosity: int) -> None:
+    """Write the cells that have not passed and the family; those that lack blocks share a line.
+
+    With `-qq` a line a judged cell, with `-v` a line each that has not passed.
+    """
     too_short = []
     for result in results:
-        if result.verdict is Verdict.INCONCLUSIVE and result.blocks < BLOCKS_TO_DECIDE:
+        verdict = result.verdict
+        if verdict is None or (verdict is Verdict.PASSED and verbosity >= -1):
+            continue
+        lacks_blocks = verdict is Verdict.INCONCLUSIVE and result.blocks < BLOCKS_TO_DECIDE
+        if lacks_blocks and -1 <= verbosity <= 0:
             too_short.append(result)
-        elif result.verdict not in (None, Verdict.PASSED):
-            reporter.write_line(cell_sentence(result), **MARKUP[Verdict(result.verdict)])
+        else:
+            screen.line(cell_sentence(result), STYLES[verdict])
     if too_short:
         names = ", ".join(result.cell.id for result in too_short)
-        reporter.write_line(
+        screen.line(
             f"inconclusive, {BLOCKS_TO_DECIDE} blocks are needed to decide (--syslat-trials): "
             f"{names}",
-            **MARKUP[Verdict.INCONCLUSIVE],
+            STYLES[Verdict.INCONCLUSIVE],
         )
-    if any(
+    if verbosity >= -1 and any(
         result.in_family
         and result.verdict not in (None, Verdict.INVALID)
         and result.blocks >= BLOCKS_TO_DECIDE
         for result in results
     ):
-        reporter.write_line(family_sentence(results))
+        screen.line(family_sentence(results))
 
 
-def _write_table(
-    reporter: pytest.TerminalReporter, experiment: Experiment, results: Sequence[CellResult]
-) -> None:
-    rows = list(_rows(experiment, results))
-    head, *lines = _aligned((*COLUMNS, *LAST_COLUMNS), [row for row, _ in rows])
-    reporter.write_line(head, bold=True)
-    for line, (_, verdict) in zip(lines, rows, strict=True):
-        reporter.write_line(line, **(MARKUP[verdict] if verdict else {}))
+def _write_table(screen: Screen, experiment: Experiment, results: Sequence[CellResult]) -> None:
+    write_table(screen, COLUMNS, list(_rows(experiment, results)))
 
 
-def _write_costs(reporter: pytest.TerminalReporter, experiment: Experiment) -> None:
+def _write_costs(screen: Screen, experiment: Experiment) -> None:
     """Write what the arms themselves cost, where an agent was measured."""
     rows = list(_cost_rows(experiment))
-    if all(row[1] == VANILLA for row in rows):
+    if all(row.values[1] == VANILLA for row in rows):
         return
-    reporter.write_line("")
-    head, *lines = _aligned(COST_COLUMNS, rows)
-    reporter.write_line(head, bold=True)
-    for line in lines:
-        reporter.write_line(line)
+    screen.line()
+    write_table(screen, COST_COLUMNS, rows)
 
 
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table: words are flush left, numbers right."""
-    widths = [
-        max(len(head[index]), *(len(row[index]) for row in rows)) for index in range(len(head))
-    ]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < 2 or head[index] == "verdict" else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        for cells in (head, *rows)
-    ]
+def _write_intervals(screen: Screen, results: Sequence[CellResult], *, every_cell: bool) -> None:
+    """Write the interval of each cell that is judged, or of every one."""
+    shown = [each for each in results if every_cell or each.verdict is not None]
+    shown = [each for each in shown if each.blocks > 1]
+    if not shown:
+        return
+    screen.line()
+    screen.line(f"overheads with {100 * (1 - shown[0].alpha):.4g} % intervals")
+    write_table(
+        screen,
+        INTERVAL_COLUMNS,
+        [
+            Row(
+                (
+                    each.cell.syscall,
+                    each.cell.agent,
+                    each.cell.figure,
+                    *(
+                        Amount(value, 3, signed=True)
+                        for value in (each.delta_us, each.ci_low_us, each.ci_high_us)
+                    ),
+                    Amount(each.delta_pct, 1, signed=True),
+                    Amount(each.mde_us, 3),
+                    str(each.budget).partition("<=")[2] if each.budget else ABSENT,
+                    str(each.verdict or ABSENT),
+                ),
+                STYLES[each.verdict] if each.verdict else "",
+            )
+            for each in shown
+        ],
+    )
 
 
-def _rows(
-    experiment: Experiment, results: Sequence[CellResult]
-) -> Iterator[tuple[tuple[str, ...], Verdict | None]]:
+def _rows(experiment: Experiment, results: Sequence[CellResult]) -> Iterator[Row]:
     by_cell = {(each.cell.syscall, each.cell.agent, each.cell.figure): each for each in results}
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
+        measured = [trial for key, trial in experiment.trials.items() if key.syscall == syscall]
+        if measured and experiment.comparison.baseline is not None:
+            yield _stored_row(syscall, experiment.comparison.baseline.stored)
         for arm in experiment.settings.arms:
-            trials = [
-                trial
-                for key, trial in experiment.trials.items()
-                if key.syscall == syscall and key.arm == arm
-            ]
+            trials = [trial for trial in measured if trial.key.arm == arm]
             if not trials:
                 continue
             valid = [trial for trial in trials if not trial.refused]
@@ -308,23 +282,36 @@ def _rows(
                 word = str(verdict)
             else:
                 word = ABSENT
-            yield (
+            yield Row(
                 (
                     syscall,
                     arm,
-                    *(_us(_mean_us(valid, figure)) for figure in ("p50", "p99", "mean", "user")),
-                    _signed(delta.delta_us, 3) if delta else ABSENT,
-                    _signed(delta.delta_pct, 1) if delta else ABSENT,
+                    *_means(valid),
+                    Amount(delta.delta_us if delta else None, 3, signed=True),
+                    Amount(delta.delta_pct if delta else None, 1, signed=True),
                     word,
-                    f"{sum(trial.distribution.count for trial in valid):,}",
+                    Amount(sum(trial.distribution.count for trial in valid), 0),
                 ),
-                verdict,
+                STYLES[verdict] if verdict else "",
             )
 
 
-def _cost_rows(experiment: Experiment) -> Iterator[tuple[str, ...]]:
+def _stored_row(syscall: str, stored: StoredRun) -> Row:
+    """What the agents are compared with, where vanilla was not measured in this run."""
+    means = _means(stored.arm(syscall, VANILLA))
+    return Row((syscall, STORED_VANILLA, *means, ABSENT, ABSENT, ABSENT, ABSENT))
+
+
+def _means(trials: Sequence[AnyTrial]) -> list[Amount]:
+    return [
+        Amount(_mean([trial.figure_us(figure) for trial in trials]), 3)
+        for figure in ("p50", "p99", "mean", "user")
+    ]
+
+
+def _cost_rows(experiment: Experiment) -> Iterator[Row]:
     """Means over trials; memory and threads at their worst, drops in sum."""
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         for arm in experiment.settings.arms:
             costs = [
                 trial.cost
@@ -338,15 +325,17 @@ def _cost_rows(experiment: Experiment) -> Iterator[tuple[str, ...]]:
             ]
             memory_mb = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
             dropped = [cost.dropped for cost in costs if cost.dropped is not None]
-            yield (
-                syscall,
-                arm if len(arm) <= LONGEST_ARM else f"{arm[: LONGEST_ARM - 1]}…",
-                _rounded(_mean([cost.cpu_s for cost in costs]), 2),
-                _rounded(_mean([cost.cpu_pct_of_core for cost in costs]), 1),
-                _rounded(max(memory_mb, default=None), 1),
-                _rounded(max(on_core, default=None), 0),
-                _rounded(_mean([cost.calls_per_s for cost in costs]), 0),
-                _rounded(sum(dropped) if dropped else None, 0),
+            yield Row(
+                (
+                    syscall,
+                    arm,
+                    Amount(_mean([cost.cpu_s for cost in costs]), 2),
+                    Amount(_mean([cost.cpu_pct_of_core for cost in costs]), 1),
+                    Amount(max(memory_mb, default=None), 1),
+                    Amount(max(on_core, default=None), 0),
+                    Amount(_mean([cost.calls_per_s for cost in costs]), 0),
+                    Amount(sum(dropped) if dropped else None, 0),
+                )
             )
 
 
@@ -385,17 +374,20 @@ def _warnings(experiment: Experiment) -> list[str]:
         for finding in trial.findings:
             if finding.severity in (Severity.WARNING, Severity.UNDECIDED):
                 grouped.setdefault(finding.code, []).append(f"{key.id}: {finding.detail}")
-    lines = [
-        details[0] + (f" (and {len(details) - 1} more trials)" if len(details) > 1 else "")
-        for details in grouped.values()
-    ]
+    lines = [details[0] + _and_more(len(details) - 1) for details in grouped.values()]
     return lines + _count_warnings(experiment)
+
+
+def _and_more(trials: int) -> str:
+    if not trials:
+        return ""
+    return f" (and {trials} more trial{'s' if trials > 1 else ''})"
 
 
 def _count_warnings(experiment: Experiment) -> list[str]:
     """Arms whose numbers of calls differ more than threefold rest on unlike samples."""
     lines = []
-    for syscall in SYSCALLS:
+    for syscall in experiment.settings.syscall_names:
         counts: dict[str, int] = {}
         for key, trial in experiment.trials.items():
             if key.syscall == syscall and not trial.refused:
@@ -406,17 +398,9 @@ def _count_warnings(experiment: Experiment) -> list[str]:
     return lines
 
 
-def _mean_us(trials: Sequence[Trial], figure: str) -> float | None:
-    return _mean([trial.figure_us(figure) for trial in trials])
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _rounded(value: float | None, decimals: int) -> str:
-    return ABSENT if value is None else f"{value:,.{decimals}f}"
 
 
 def _us(value: float | None) -> str:
@@ -425,9 +409,3 @@ def _us(value: float | None) -> str:
 
 def _signed(value: float, decimals: int) -> str:
     return ABSENT if math.isnan(value) else f"{value:+.{decimals}f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min"

@@ -303,13 +303,14 @@ import os
 
 
 def pytest_configure(config):
-    from pytest_syslat.report.terminal import TerminalProgress
+    from pytest_syslat.report.progress import TerminalProgress
 
     shown = TerminalProgress.trial_step
 
     def told(self, key, step, number, total):
-        with open("steps.txt", "a") as steps:
-            steps.write(f"{key.id}: {step}\\n")
+        if not step.run:
+            with open("steps.txt", "a") as steps:
+                steps.write(f"{key.id}: {step.name}\\n")
         shown(self, key, step, number, total)
 
     TerminalProgress.trial_step = told

@@ -24,6 +24,7 @@ from pytest_syslat.kernel_audit import SAVED_STATE, KernelAudit
 from pytest_syslat.paced_workload import PacedWorkload
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.settings import VANILLA, Settings
+from pytest_syslat.syscalls import SYSCALLS, Syscall
 from pytest_syslat.tcp_server import TcpServer
 from pytest_syslat.testbeds.local import (
     NEEDED_PROGRAMS,
@@ -108,17 +109,27 @@ def _retried(start: Callable[[], Made]) -> Made:
 
 @contextlib.contextmanager
 def bench_on(
-    testbed: LocalTestbed, *, tracer: str = "distribution", rate: int | None = None
+    testbed: LocalTestbed,
+    *,
+    tracer: str = "distribution",
+    rate: int | None = None,
+    syscalls: Sequence[Syscall] = tuple(SYSCALLS.values()),
 ) -> Iterator[Bench]:
     """All that a trial needs, with settings that keep it short."""
     settings = Settings(
-        lmbench_reps=2, openat_mult=1, min_calls=1, warmup_s=0.0, pin_core=testbed.core, rate=rate
+        syscalls=tuple(syscalls),
+        lmbench_reps=2,
+        openat_mult=1,
+        min_calls=1,
+        warmup_s=0.0,
+        pin_core=testbed.core,
+        rate=rate,
     )
     directory = find_lmbench(None)
     workload = (
-        Workload(testbed, directory)
+        Workload(testbed, directory, syscalls)
         if rate is None
-        else PacedWorkload(testbed, directory, rate, ROOT)
+        else PacedWorkload(testbed, directory, rate, ROOT, syscalls)
     )
     server = TcpServer(testbed, ROOT)
     try:
@@ -151,8 +162,13 @@ def measure(
     at: Callable[[str], None] = lambda _step: None,
 ) -> Trial:
     """One real trial; `at` is told each step before it begins."""
+
+    def tell(name: str, *, run: int = 0, runs: int = 0, calls: int | None = None) -> None:
+        if not run:
+            at(name)
+
     return bench.measure(
-        TrialKey(syscall, arm, 1), agent or Vanilla(bench.testbed, ROOT), progress=at
+        TrialKey(syscall, arm, 1), agent or Vanilla(bench.testbed, ROOT), progress=tell
     )
 
 

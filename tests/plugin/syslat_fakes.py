@@ -17,6 +17,7 @@ Keys of the table, all optional:
         as long
     refuse: by trial, which of its attempts are refused
     load_seen_ns: what the tracer sees of a load of 6 µs, by `last-entry` and so on
+    not_traced: syscalls that bpftrace does not take
     not_attributed: arms whose programs cannot be listed
     refuse_first: the same of those with the tracer before the agent
     placement: what is proven, by trial, with `-first` behind it for the tracer before the agent
@@ -37,8 +38,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -53,12 +55,13 @@ from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import Finding, Severity, invalid
 from pytest_syslat.placement import Placement
 from pytest_syslat.plan import TrialKey
+from pytest_syslat.progress import Tell, silent
 from pytest_syslat.report import written
 from pytest_syslat.report.written import Written
 from pytest_syslat.settings import VANILLA, Settings
 from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds import local
-from pytest_syslat.testbeds.protocol import TestbedError
+from pytest_syslat.testbeds.protocol import Role, TestbedError
 from pytest_syslat.trial import Bench, TracerFirst, Trial
 from pytest_syslat.workload import Run
 
@@ -119,6 +122,10 @@ class FakeTestbed:
     def renew(self) -> None:
         pass
 
+    def run(self, command: Sequence[str], *, role: Role, timeout_s: float) -> Any:
+        event(f"run {' '.join(command)}")
+        return SimpleNamespace(stdout="6.1.0\n", ok=True)
+
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
@@ -131,11 +138,23 @@ class FakeTracer:
     def __init__(self, testbed: FakeTestbed, rootdir: Path, mode: str) -> None:
         self.mode = mode
 
+    def attach(self, syscall: Syscall) -> Any:
+        event(f"attach {syscall.name}")
+        trace = SimpleNamespace(succeeded=Distribution.from_counts({VANILLA_NS: 1000}))
+        return SimpleNamespace(begin=lambda: None, stop=lambda: (trace, b"", ""), end=lambda: None)
+
+    def check(self, syscall: Syscall) -> None:
+        event(f"check {syscall}")
+        if syscall.name in TABLE.get("not_traced", []):
+            raise tracer.TracerError(f"the syscall {syscall} cannot be traced: made-up reason")
+
 
 class FakeWorkload:
     clock: ClassVar[Clock]
 
-    def __init__(self, testbed: FakeTestbed, directory: Path) -> None:
+    def __init__(
+        self, testbed: FakeTestbed, directory: Path, syscalls: Sequence[Syscall] = ()
+    ) -> None:
         self.directory = directory
 
     def run(self, syscall: Syscall) -> Run:
@@ -148,7 +167,14 @@ class FakeWorkload:
 
 
 class FakePacedWorkload(FakeWorkload):
-    def __init__(self, testbed: FakeTestbed, directory: Path, rate: int, rootdir: Path) -> None:
+    def __init__(
+        self,
+        testbed: FakeTestbed,
+        directory: Path,
+        rate: int,
+        rootdir: Path,
+        syscalls: Sequence[Syscall] = (),
+    ) -> None:
         super().__init__(testbed, directory)
         event(f"paced at {rate}")
 
@@ -277,7 +303,7 @@ def measure(
     bench: Bench,
     key: TrialKey,
     agent: Agent,
-    progress: Callable[[str], None] = print,
+    progress: Tell = silent,
     *,
     tracer_first: TracerFirst | None = None,
 ) -> Trial:
@@ -289,7 +315,8 @@ def measure(
     name = f"{key.id}-first" if tracer_first else key.id
     ATTEMPTS[name] += 1
     event(f"measure {name}")
-    progress("traced")
+    progress("traced", runs=2)
+    progress("traced", run=1, runs=2, calls=500)
     number = ATTEMPTS.total()
     if number == TABLE.get("interrupt"):
         raise KeyboardInterrupt

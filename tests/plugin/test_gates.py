@@ -159,6 +159,15 @@ def test_a_budget_in_microseconds(project: Project) -> None:
     )
 
 
+CONDITIONS = [
+    ("node", "nowhere"),
+    ("testbed", "made-up"),
+    ("kernel", "0.0.0"),
+    ("bpftrace", "bpftrace v0.0.0"),
+    ("lmbench", "0.0"),
+]
+
+
 def test_junit_properties_of_trials_and_verdicts(project: Project) -> None:
     judged(project, "20%")
     cases = junit_cases(project.path / "junit.xml")
@@ -167,7 +176,6 @@ def test_junit_properties_of_trials_and_verdicts(project: Project) -> None:
         ("syscall", "connect"),
         ("label", "auditd"),
         ("trial", "2"),
-        ("node", "nowhere"),
         ("placement", "last"),
         ("calls", "1000"),
         ("attempt", "1"),
@@ -177,7 +185,10 @@ def test_junit_properties_of_trials_and_verdicts(project: Project) -> None:
         # 0.9 * 11.5 + 0.09 * 23 + 0.01 * 34.5
         ("mean_us", "12.765"),
         ("user_us", "22.000"),
+        *CONDITIONS,
+        ("agent_version", "auditd of the tests"),
     ]
+    assert properties(cases["test_latency[connect-vanilla-trial2]"])[-5:] == CONDITIONS
     of_cell = properties(cases["test_overhead[connect-auditd-p50]"])
     named = dict(of_cell)
     assert len(named) == len(of_cell)
@@ -199,6 +210,8 @@ def test_junit_properties_of_trials_and_verdicts(project: Project) -> None:
         "ci_high_us": "1.445",
         "ci_low_pct": "5.509",
         "ci_high_pct": "14.446",
+        **dict(CONDITIONS),
+        "agent_version": "auditd of the tests",
     }
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from pytest_syslat.settings import OPTIONS, Option
+
 from .support import VARIABLES, Project, usage_errors
 
 WHOLE_FROM_1 = "a whole number of at least 1 is needed"
@@ -52,7 +54,11 @@ def project(project: Project) -> Project:
         ("--syslat-agent", "", "a name is needed"),
         ("--syslat-budget", "connect:p50", "'<=+' is missing"),
         ("--syslat-budget", "p50<=+10%", "':' is missing"),
-        ("--syslat-budget", "chmod:p50<=+10%", "allowed are connect, execve, openat and *"),
+        (
+            "--syslat-budget",
+            "chmod:p50<=+10%",
+            "allowed are clone, close, connect, execve, openat and *",
+        ),
         ("--syslat-budget", "connect:p75<=+10%", "allowed are p50, p90, p99, mean, user and *"),
         ("--syslat-budget", "connect:p50<=-10%", "an overhead of 0 or more is allowed"),
         ("--syslat-budget", "connect:p50<=+10ms", "allowed are '%' and 'us'"),
@@ -213,14 +219,6 @@ def test_xdist_that_distributes_nothing_is_fine(project: Project, arguments: lis
     assert project.measured == ["connect-vanilla-trial1"]
 
 
-def test_benchmark_only_would_skip_every_gate(project: Project) -> None:
-    result = project.run("benchmarks", "--benchmark-only")
-    assert usage_errors(result) == [
-        "--benchmark-only: would skip every trial and every gate: leave it out"
-    ]
-    assert project.events == []
-
-
 def settings_of(project: Project, *arguments: str) -> dict[str, Any]:
     result = project.run("benchmarks", "-k", "connect and trial1", *arguments, warmup=True)
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
@@ -234,6 +232,7 @@ def test_the_documented_defaults(project: Project) -> None:
     assert isinstance(seed, int)
     assert settings == {
         "agents": [],
+        "syscalls": ["execve", "openat", "connect"],
         "charts": [],
         "ready": [],
         "trials": 5,
@@ -362,17 +361,36 @@ def test_the_short_form_of_agent(project: Project) -> None:
     assert sorted(project.measured) == ["connect-auditd-trial1", "connect-vanilla-trial1"]
 
 
-def test_help_names_every_option(project: Project) -> None:
+def test_help_tells_of_every_option(project: Project) -> None:
+    project.setenv("COLUMNS", "80")
     result = project.run("--help", warmup=True)
-    result.stdout.fnmatch_lines(
-        [
-            "*--syslat-agent=NAME*",
-            "*--syslat-trials=N*",
-            "*--syslat-budget=SYSCALL:FIGURE<=+N%*",
-            "*--agent=NAME*",
-            "*syslat_trials*",
-        ]
-    )
+    text = " ".join(result.stdout.str().split())
+    for option in OPTIONS:
+        shown = text.split(f" {option.flag}" if option.is_flag else f" {option.flag}=", 1)[1]
+        told = shown.split(" --syslat-")[0] if option.is_flag else shown
+        first_sentence = option.help.split(". ")[0]
+        assert first_sentence in told, option.flag
+        in_ini = text.split(f" {option.ini} (", 1)[1]
+        assert first_sentence in in_ini[: len(first_sentence) + 20], option.ini
+        if not option.is_flag:
+            assert f"Default: {option.default}. Example: {option.flag}={option.example}" in text
+    assert "--syslat-budget='connect:p50<=+10%'" in text
+    assert "syslat_budget = connect:p50<=+10%." in text
+    assert "%%" not in text
+    result.stdout.fnmatch_lines(["*--agent=NAME*"])
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_help_is_short_and_its_example_is_valid(option: Option) -> None:
+    assert option.help[0].isupper() or option.help.startswith("How")
+    assert option.help.endswith(".")
+    assert len(option.help) <= 220
+    if option.is_flag:
+        assert (option.default, option.example) == (None, None)
+    else:
+        assert option.default
+        assert option.example
+        option.parse(option.example.strip("'"))
 
 
 @pytest.mark.parametrize("place", ["ini file", "variable"])

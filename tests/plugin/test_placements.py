@@ -161,7 +161,10 @@ def test_the_split_of_openat(project: Project) -> None:
             r"syscall +arm +of +user +last +first +entry +inside +exit",
             r"openat +auditd +operation +" + " +".join(parts),
             # Standard error 1, t(0.975, 1) = 12.706.
-            r"openat auditd, 95 % intervals of 2 blocks: entry -6\.706 … \+18\.706, .+",
+            r"95 % intervals of these parts, µs",
+            r" +entry +entry +inside +inside +exit +exit",
+            r"syscall +arm +blocks +from +to +from +to +from +to",
+            r"openat +auditd +2 +-6\.706 +\+18\.706 .+",
         ]
     )
     rows = project.rows("auditd/auditd_placement.csv")
@@ -279,7 +282,7 @@ def test_programs_are_attributed_once_an_agent_and_syscall(project: Project) -> 
             r"syscall +arm +owner +runs +ns +attached to",
             r"connect +auditd +agent +2\.00 +900 +tracepoint sys_enter_connect, fentry x",
             r"connect +auditd +tracer +1\.00 +80 +tracepoint sys_exit_connect",
-            r"connect +auditd +remainder +- +1100 +no BPF program: .+",
+            r"connect +auditd +remainder +- +1,100 +no BPF program: .+",
         ]
     )
 

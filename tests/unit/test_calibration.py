@@ -73,6 +73,8 @@ class FakeNode:
         self.bpftrace = FakeProcess(50)
         self.holder = FakeProcess(51)
         self.source = ""
+        self.made: list[list[str]] = []
+        """Numbers and arguments of the calls that were made in the workload's place."""
         self.version: Completed | TestbedError = Completed((), 0, "bpftrace v0.17.0\n", "")
         self.loaded: list[BpfProgram] | None = []
 
@@ -91,6 +93,9 @@ class FakeNode:
         pass
 
     def run(self, argv: Sequence[str], *, role: Role, timeout_s: float) -> Completed:
+        if role is Role.WORKLOAD:
+            self.made.append(list(argv[-4:]))
+            return Completed((), 0, "", "")
         assert list(argv) == ["bpftrace", "--version"]
         if isinstance(self.version, TestbedError):
             raise self.version
@@ -143,7 +148,10 @@ def test_ready_is_what_the_kernel_says(node: FakeNode) -> None:
     node.load(*EXITS[:2])
     assert agent.ready() == "2 of 3 calibration programs are attached"
     node.load(*EXITS, runs=None)
+    assert node.made == []
     assert agent.ready() == "calibration has not run yet"
+    # bpftool need not make any of the calls: execve, 59 on x86-64, of no file.
+    assert node.made == [["59", "0", "0", "0"]]
     node.load(*EXITS)
     assert agent.ready() is None
     assert agent.facts()["programs"][1] == {

@@ -33,7 +33,9 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-@pytest.mark.parametrize("folder", ["agents", "bpftrace", "manifests", "policies", "benchmarks"])
+@pytest.mark.parametrize(
+    "folder", ["agents", "bpftrace", "manifests", "policies", "benchmarks", "syscalls"]
+)
 def test_files_beside_the_package_are_in_the_wheel(wheel: zipfile.ZipFile, folder: str) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder],
@@ -47,14 +49,12 @@ def test_files_beside_the_package_are_in_the_wheel(wheel: zipfile.ZipFile, folde
     assert {f"pytest_syslat/shipped/{name}" for name in tracked} <= shipped
 
 
-def test_package_is_typed_and_registers_the_plugin(wheel: zipfile.ZipFile) -> None:
+def test_package_is_typed_and_registers_plugin_and_command(wheel: zipfile.ZipFile) -> None:
     assert "pytest_syslat/py.typed" in wheel.namelist()
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert wheel.read(name).decode().split() == [
-        "[pytest11]",
-        "syslat",
-        "=",
-        "pytest_syslat.plugin",
+    assert wheel.read(name).decode().split("\n\n") == [
+        "[console_scripts]\nsyslat = pytest_syslat.cli.main:main",
+        "[pytest11]\nsyslat = pytest_syslat.plugin\n",
     ]
 
 

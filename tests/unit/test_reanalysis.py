@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 
 from pytest_syslat.cli.main import main
+from pytest_syslat.plan import Plan
+from pytest_syslat.records import RunRecord
+from pytest_syslat.settings import Settings
+from pytest_syslat.stored import stored_settings
+from pytest_syslat.syscalls import SYSCALLS, Syscall
 
 from .made_runs import calls, make_run, map_dump
 
@@ -347,3 +352,12 @@ def test_splits_of_both_placements(tmp_path: Path, analyzed: Analyzed, no_report
     assert split["last"]["mean_us"] == pytest.approx(1.11)
     assert split["first"]["mean_us"] == pytest.approx(2.22)
     assert split["user"]["mean_us"] == pytest.approx(2.0)
+
+
+def test_a_syscall_that_was_added_is_read_back(tmp_path: Path) -> None:
+    """On the machine that analyses, nobody need have its TOML file."""
+    added = Syscall("fsync", ("lat_fsync", "{file}"), success="ret == 0", mark=(-1, 0))
+    settings = Settings(agents=("auditd",), syscalls=(*SYSCALLS.values(), added), seed=7)
+    record = RunRecord(tmp_path)
+    record.open(settings, Plan((), complete=True), {})
+    assert stored_settings(json.loads((tmp_path / "run.json").read_text())) == settings

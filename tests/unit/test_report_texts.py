@@ -314,6 +314,7 @@ class TestMarkdown:
         ]
         text = markdown.render(with_cells(report, *many))
         assert len(text) <= 65_000
+        assert text.count("❌ regressed |") == 120
         assert "380 more rows" in text
         assert "see report.html" in text
 

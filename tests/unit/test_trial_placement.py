@@ -13,6 +13,7 @@ from pytest_syslat.agents.vanilla import Vanilla
 from pytest_syslat.placement import Holder, Placement
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder
+from pytest_syslat.progress import silent
 from pytest_syslat.syscalls import SYSCALLS
 from pytest_syslat.trial import TracerFirst, _TrialRun
 
@@ -53,7 +54,7 @@ def trial_run(
         SYSCALLS["openat"],
         key,
         vanilla(None, None),
-        lambda _step: None,
+        silent,
         HOW if first else None,
     )
 
