@@ -101,7 +101,7 @@ def test_what_is_no_run_is_one_line(command: str, told: Told, tmp_path: Path) ->
         ("[]", "schema"),
         ('{"schema": 99}', "schema 99"),
         ('{"schema": 1}', "holds no "),
-        ('{"schema": 1, "trials": [{}]}', "is not as a run writes it"),
+        ('{"schema": 1, "settings": {}, "system": {}, "trials": [{}]}', "is not as a run"),
     ):
         (tmp_path / "run.json").write_text(content)
         assert words in problem(told(command, tmp_path)), content

@@ -58,6 +58,10 @@ def test_package_is_typed_and_registers_plugin_and_command(wheel: zipfile.ZipFil
     ]
 
 
+def test_the_template_of_the_report_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    assert "pytest_syslat/report/templates/report.html.j2" in wheel.namelist()
+
+
 def test_metadata(wheel: zipfile.ZipFile) -> None:
     fields = metadata(wheel)
     assert "Framework :: Pytest" in fields.get_all("Classifier", [])
