@@ -98,6 +98,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if given_on_command_line(config):
         if on and config.option.benchmark_columns is None:
             config.option.benchmark_columns = list(adapter.DEFAULT_COLUMNS)
+        if on and config.get_verbosity() < 0:
+            config.option.benchmark_quiet = True
         read_settings(config, None)
         if _is_distributed(config):
             raise pytest.UsageError(XDIST_REFUSED)
@@ -206,18 +208,28 @@ def pytest_report_teststatus(
     return None
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print the table, the warnings and where the files are."""
+) -> Generator[None, object, object]:
+    """Print the table, the warnings and where the files are, below what other plugins print.
+
+    Also where one of them raises, as pytest-benchmark does when a comparison of its own fails.
+    """
+    try:
+        return (yield)
+    finally:
+        _write_summary(terminalreporter, config)
+
+
+def _write_summary(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     ours = config.stash.get(SESSION, None)
     if ours is not None and (ours.experiment is not None or ours.rig is not None):
         from pytest_syslat.report.terminal import write_summary
 
-        write_summary(terminalreporter, ours)
+        write_summary(reporter, ours)
     elif ours is not None and ours.all_skipped and not config.option.collectonly:
-        terminalreporter.write_line(
+        reporter.write_line(
             "syslat: every test that measures or judges is skipped: no figure, no verdict, no file"
         )
 

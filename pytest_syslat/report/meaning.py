@@ -49,6 +49,7 @@ MEANING_BY_CODE: Final[Mapping[str, str]] = {
     "no-helper": "the program that `lat_proc exec` wants is missing",
     "core-shared": "tracer and server run on the core or its SMT sibling",
     "page-cache-kept": "the page cache could not be dropped",
+    "policy-silent": "the policy of the arm does not name the syscall",
     "agent-unproven": "no BPF program, no counter and no sign of readiness shows that it works",
     "log-unread": "`syslat analyze`: the raw log of the trial is missing or damaged",
 }

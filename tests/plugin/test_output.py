@@ -34,16 +34,12 @@ def without_colours(text: str) -> str:
 
 
 def summary_of(result: pytest.RunResult) -> list[str]:
-    """The lines of our section, which ends where that of pytest-benchmark begins."""
+    """The lines of our section, the last before pytest's own."""
     begin = next(
         index for index, line in enumerate(result.outlines) if "syslat: latency of" in line
     )
     lines = result.outlines[begin + 1 :]
-    end = next(
-        index
-        for index, line in enumerate(lines)
-        if line.startswith("===") or " benchmark '" in line
-    )
+    end = next(index for index, line in enumerate(lines) if line.startswith("==="))
     while not lines[end - 1]:
         end -= 1
     return lines[:end]

@@ -111,7 +111,8 @@ def test_the_reason_is_one_line_when_it_is_refused_again(project: Project) -> No
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=3, failed=1, deselected=8)
     output = result.stdout.str()
-    failures = output[output.index("= FAILURES =") : output.index("= syslat: ")].splitlines()
+    after = output.index(" benchmark 'connect'")
+    failures = output[output.index("= FAILURES =") : after].splitlines()[:-1]
     assert failures[1].strip("_ ") == "test_latency[connect-auditd-trial2]"
     assert [line for line in failures[2:-1] if "generated xml file" not in line] == [
         "connect-auditd-trial2 is refused: throttled: made-up reason 2"

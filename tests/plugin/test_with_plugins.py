@@ -37,7 +37,7 @@ def ended_well(project: Project, result: pytest.RunResult) -> None:
     """What must hold whatever else is installed: outcomes, verdict, files and properties."""
     output = said(result)
     assert "INTERNALERROR" not in output
-    assert re.search(r"^connect +auditd +16\.000 .* regressed ", output, re.MULTILINE)
+    assert re.search(r"^connect +auditd +16\.00 .* regressed ", output, re.MULTILINE)
     [row] = [each for each in project.rows("overhead.csv") if each["figure"] == "p50"]
     assert (row["verdict"], row["blocks"]) == ("regressed", "8")
     plan = project.run_json()["plan"]
