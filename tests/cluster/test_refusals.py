@@ -171,6 +171,8 @@ def test_pods_applied_by_hand(project: Project, cluster: Cluster) -> None:
 
 
 # --- A plain image -------------------------------------------------------------------------------
+
+
 @pytest.mark.long
 def test_plain_image_gets_the_tools(project: Project, cluster: Cluster) -> None:
     if not cluster.has_image("debian:trixie-slim"):
