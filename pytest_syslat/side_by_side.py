@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,14 @@ from pytest_syslat.pairing import paired_us
 from pytest_syslat.reanalysis import planned_keys
 from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
-from pytest_syslat.stored import StoredProblem, StoredRun, read_run, stored_settings
+from pytest_syslat.stored import (
+    StoredProblem,
+    StoredRun,
+    read_run_json,
+    refusing_damage,
+    stored_run,
+    stored_settings,
+)
 from pytest_syslat.syscalls import in_order
 from pytest_syslat.unpaired import (
     GrowthCell,
@@ -77,18 +83,13 @@ def read(path: Path) -> Run:
     if not (path / "run.json").exists():
         foreign = read_foreign(path)
         return Run(path, foreign, None, None, _foreign_overheads(foreign))
-    stored = read_run(path, keep_refused=True)
-    run = json.loads((path / "run.json").read_bytes())
-    try:
+    run = read_run_json(path)
+    stored = stored_run(path, run, keep_refused=True)
+    with refusing_damage(path):
         settings = stored_settings(run)
-        planned = planned_keys(run, stored.trials)
+        planned = planned_keys(run)
         missing = sum(key not in stored.trials for key in planned)
         cells = [_stored_cell(entry) for entry in run.get("cells", [])]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoredProblem(
-            f"{path / 'run.json'} is not as a run writes it ({type(error).__name__}: {error}): "
-            "give the directory of another run"
-        ) from None
     ended = f"{path} was ended early: {missing} of {len(planned)} trials are missing"
     return Run(
         path,
