@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_syslat.budget import FIGURES, budget_for, parse_budget
+from pytest_syslat.budget import FIGURES, Budget, budget_for, parse_budget
 from pytest_syslat.comparable import fact_differences, setting_differences
 from pytest_syslat.comparison import ComparedRun, Comparison
 from pytest_syslat.foreign import read_foreign
@@ -74,6 +74,8 @@ class Later:
     versions: Mapping[str, tuple[str, str]]
     growth: Mapping[Cell, GrowthResult]
     problem: str | None = None
+    unshared: str | None = None
+    """What a growth budget is for and only one of the runs has, if so."""
 
 
 def read(path: Path) -> Run:
@@ -146,7 +148,26 @@ def beside(first: Run, later: Run, settings: Settings) -> Later:
     problem = (
         None if cells else f"{first.path} and {later.path} have no syscall and agent in common"
     )
-    return Later(later, differences, versions, growth, problem)
+    unshared = _unshared(counted, later.stored, settings.growth_budgets)
+    return Later(later, differences, versions, growth, problem, unshared)
+
+
+def _unshared(first: StoredRun, later: StoredRun, budgets: Sequence[Budget]) -> str | None:
+    """As a run that is compared with an earlier one asks of it, and the other way round, too.
+
+    Else an agent that one has lost since then would not be missed.
+    """
+    for has, lacks in ((later, first), (first, later)):
+        for syscall in in_order(key.syscall for key in has.trials):
+            if not any(budget_for(budgets, syscall, figure) for figure in FIGURES):
+                continue
+            for agent in _agents(has):
+                if has.pairs(syscall, agent) and not lacks.pairs(syscall, agent):
+                    return (
+                        f"{lacks.path} has no block of {syscall} with {VANILLA} and {agent} "
+                        f"(arms: {', '.join(lacks.labels)}), {has.path} has"
+                    )
+    return None
 
 
 def _agents(stored: StoredRun) -> list[str]:
