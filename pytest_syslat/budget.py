@@ -9,7 +9,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+    from typing import Protocol
+
+    class _Figure(Protocol):
+        """A figure of a syscall, such as a cell."""
+
+        @property
+        def syscall(self) -> str: ...
+
+        @property
+        def figure(self) -> str: ...
+
 
 FIGURES = ("p50", "p90", "p99", "mean", "user")
 """What a budget can limit: traced quantiles, the traced mean, lmbench's untraced µs per call."""
@@ -98,6 +109,12 @@ def budget_for(budgets: Sequence[Budget], syscall: str, figure: str) -> Budget |
         key=lambda budget: (budget.syscall != ANY, budget.figure != ANY),
         default=None,
     )
+
+
+def idle_budgets(budgets: Sequence[Budget], cells: Iterable[_Figure]) -> list[Budget]:
+    """The budgets that are for none of some figures, in order: a mistyped one, for instance."""
+    names = {(each.syscall, each.figure) for each in cells}
+    return [each for each in budgets if not any(each.matches(*name) for name in names)]
 
 
 def _parse_allowance(text: str, allowance: str) -> tuple[float, Literal["%", "us"]]:

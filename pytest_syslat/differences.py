@@ -32,8 +32,10 @@ KEY_COLUMNS = frozenset(
 NOT_KEYS = {"_placement.csv": {"placement"}}
 TEXT_COLUMNS = frozenset({"detail"})
 """Sentences, which another version may word otherwise."""
-RUN_PARTS = ("trials", "cells", "cells_first", "split", "attribution", "growth")
-"""Parts of run.json that hold computed figures."""
+PARTS_OF_TRIALS = ("trials",)
+"""Parts of run.json that hold computed figures and are written with each trial."""
+RUN_PARTS = (*PARTS_OF_TRIALS, "cells", "cells_first", "split", "attribution", "growth")
+"""All that a run which was closed holds."""
 RUN_TEXTS = frozenset(
     {"findings", "reasons", "cost", "program_order", "started_at_s", "duration_s"}
 )
@@ -61,6 +63,9 @@ class Difference:
 def compare_directories(stored: Path, computed: Path) -> list[Difference]:
     """Compare all CSV files, and the figures in run.json.
 
+    A run that was killed has written trials alone: what is written when a run is closed is left
+    out then.
+
     Args:
         stored: A result directory.
         computed: The same, computed anew.
@@ -68,10 +73,12 @@ def compare_directories(stored: Path, computed: Path) -> list[Difference]:
     Raises:
         OSError: A file cannot be read.
     """
+    before, now = (_run_json(root) for root in (stored, computed))
+    is_closed = "cells" in before
     names = {
         str(path.relative_to(root))
         for root in (stored, computed)
-        for path in (*root.glob("*.csv"), *root.glob("*/*.csv"))
+        for path in (*(root.glob("*.csv") if is_closed else ()), *root.glob("*/*.csv"))
         # An arm of an earlier version of the directory is none of this run's.
         if root == computed or path.parent == root or (computed / path.parent.name).is_dir()
     }
@@ -80,8 +87,7 @@ def compare_directories(stored: Path, computed: Path) -> list[Difference]:
         for name in sorted(names, key=lambda name: (name.count("/"), name))
         for difference in _csv_differences(name, stored / name, computed / name)
     ]
-    before, now = (_run_json(root) for root in (stored, computed))
-    for part in RUN_PARTS:
+    for part in RUN_PARTS if is_closed else PARTS_OF_TRIALS:
         found += _json_differences("", before.get(part), now.get(part), part)
     return found
 

@@ -102,6 +102,8 @@ class Experiment:
         self._results: dict[Cell, CellResult] | None = None
         self.looked_at: list[int] = []
         """Numbers of blocks after which the verdicts have been looked at, to end the run or not."""
+        self.decided_after: int | None = None
+        """Number of blocks of the look that left nothing to decide, and so ended the run."""
         self._judged_pass: Trial | None = None
         """A trial whose own figures are there, while more is measured beside it."""
         self._looking_at: int | None = None
@@ -202,6 +204,7 @@ class Experiment:
         self.record.close(
             self,
             looked_at=self.looked_at,
+            decided_after=self.decided_after,
             results=analysis.results(),
             first_results=analysis.first_results(),
             splits=analysis.splits(),
@@ -231,6 +234,7 @@ class Experiment:
         self._next_look = next_look(self.analysis.results(), blocks)
         self._looking_at = None
         if self._next_look is None:
+            self.decided_after = blocks
             self.plan = self.plan.until(blocks)
 
     def measure(self, key: TrialKey) -> Trial:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pytest_syslat.budget import FIGURES
-from pytest_syslat.settings import OPTIONS, Settings, given_on_command_line, read_settings
+from pytest_syslat.settings import (
+    ONLY_READ,
+    OPTIONS,
+    Settings,
+    given_on_command_line,
+    read_settings,
+)
 from pytest_syslat.syscall_catalogue import NAME, find_syscalls
 
 if TYPE_CHECKING:
@@ -108,6 +114,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Under `--syslat-clean`, remove what earlier runs left, and end."""
+    if ONLY_READ in config.stash:
+        return None
     if not given_on_command_line(config) or not read_settings(config, None).clean:
         return None
     from pytest_syslat.session import clean

@@ -35,13 +35,14 @@ from pytest_syslat.records import RunRecord
 from pytest_syslat.results import ResultDirectory, write_atomically
 from pytest_syslat.settings import Settings
 from pytest_syslat.stored import (
-    StoredProblem,
     StoredRun,
     StoredTrial,
     Weakness,
     known_figures_us,
-    read_run,
+    read_run_json,
+    refusing_damage,
     stored_findings,
+    stored_run,
     stored_settings,
 )
 from pytest_syslat.tracer import Trace
@@ -107,6 +108,11 @@ class Reread:
     analysis: Analysis
     unread: Mapping[Path, str] = field(default_factory=dict)
     logs: int = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the run came to its end, even by Ctrl-C: then it has stored its verdicts."""
+        return "cells" in self.stored
 
     @property
     def settings(self) -> Settings:
@@ -223,10 +229,10 @@ def reread(directory: Path) -> Reread:
         StoredProblem: One line that names the file and what is wrong with it: no run is there,
             its run.json is of another version, or not as a run writes it.
     """
-    read_run(directory)
-    file = directory / "run.json"
-    try:
-        stored = json.loads(file.read_bytes())
+    stored = read_run_json(directory)
+    # All that a comparison would need of it is checked here, too.
+    stored_run(directory, stored)
+    with refusing_damage(directory):
         settings = stored_settings(stored)
         reader = _Reader(ResultDirectory(directory), settings)
         trials = {
@@ -239,7 +245,7 @@ def reread(directory: Path) -> Reread:
             analysis=Analysis(
                 settings=settings,
                 trials=trials,
-                planned=planned_keys(stored, trials),
+                planned=planned_keys(stored),
                 judged=_judged(stored, settings, trials),
                 comparison=_comparison(stored, settings),
                 attributed=_attributed(stored.get("attribution", [])),
@@ -247,11 +253,6 @@ def reread(directory: Path) -> Reread:
             unread=reader.unread,
             logs=reader.logs,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoredProblem(
-            f"{file} is not as a run writes it ({type(error).__name__}: {error}): "
-            "give the directory of another run"
-        ) from None
 
 
 class _Reader:
@@ -380,13 +381,11 @@ def _key(text: str) -> TrialKey:
     return TrialKey(found[1], found[2], int(found[3]))
 
 
-def planned_keys(stored: Mapping[str, Any], trials: Collection[TrialKey]) -> list[TrialKey]:
-    """What had to be measured: after a last look at which all verdicts stood, no more."""
+def planned_keys(stored: Mapping[str, Any]) -> list[TrialKey]:
+    """What had to be measured: after a look that left nothing to decide, no more."""
     planned = [_key(text) for text in stored["plan"]]
-    looked_at = stored.get("sequential", {}).get("looked_at") or []
-    if looked_at and max(key.trial for key in trials) <= looked_at[-1]:
-        return [key for key in planned if key.trial <= looked_at[-1]]
-    return planned
+    decided_after = stored.get("sequential", {}).get("decided_after")
+    return [key for key in planned if decided_after is None or key.trial <= decided_after]
 
 
 def _judged(

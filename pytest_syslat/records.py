@@ -119,6 +119,7 @@ class RunRecord:
                 "looks": list(LOOKS),
                 "alpha_of_each_look": alpha_of_look(),
                 "looked_at": [],
+                "decided_after": None,
             }
         self._write_run()
 
@@ -203,6 +204,7 @@ class RunRecord:
         *,
         complete: bool,
         looked_at: Sequence[int] = (),
+        decided_after: int | None = None,
         first_results: Sequence[CellResult] = (),
         splits: Sequence[Split] = (),
         attributions: Sequence[Attribution] = (),
@@ -214,12 +216,14 @@ class RunRecord:
             results: Of its trials.
             complete: Whether all that the settings name was measured.
             looked_at: Numbers of blocks after which verdicts were looked at, to end the run or not.
+            decided_after: That of the look which ended the run, if one did.
             first_results: Of the same trials with the tracer before the agent; never judged.
             splits: Where each agent spends its time.
             attributions: Which programs spend it.
         """
         if "sequential" in self._run:
             self._run["sequential"]["looked_at"] = list(looked_at)
+            self._run["sequential"]["decided_after"] = decided_after
         self._note(measured)
         if measured.interrupted:
             arm = measured.interrupted.key.arm

@@ -21,6 +21,8 @@ from pytest_syslat.syscall_catalogue import find_syscalls
 from pytest_syslat.syscalls import SYSCALLS, Syscall, names_of
 
 VANILLA = "vanilla"
+ONLY_READ: pytest.StashKey[bool] = pytest.StashKey()
+"""In the stash of a configuration of which somebody reads the settings, and nothing more."""
 LOOKS = (8, 16, 32)
 """After so many blocks `--syslat-until` looks at the verdicts, and never in between."""
 INTERLEAVED = "interleaved"

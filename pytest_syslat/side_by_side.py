@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_syslat.budget import FIGURES, budget_for, parse_budget
+from pytest_syslat.budget import FIGURES, Budget, budget_for, parse_budget
 from pytest_syslat.comparable import fact_differences, setting_differences
 from pytest_syslat.comparison import ComparedRun, Comparison
 from pytest_syslat.foreign import read_foreign
@@ -18,7 +17,14 @@ from pytest_syslat.pairing import paired_us
 from pytest_syslat.reanalysis import planned_keys
 from pytest_syslat.resolution import step_us
 from pytest_syslat.settings import VANILLA, Settings
-from pytest_syslat.stored import StoredProblem, StoredRun, read_run, stored_settings
+from pytest_syslat.stored import (
+    StoredProblem,
+    StoredRun,
+    read_run_json,
+    refusing_damage,
+    stored_run,
+    stored_settings,
+)
 from pytest_syslat.syscalls import in_order
 from pytest_syslat.unpaired import (
     GrowthCell,
@@ -68,6 +74,8 @@ class Later:
     versions: Mapping[str, tuple[str, str]]
     growth: Mapping[Cell, GrowthResult]
     problem: str | None = None
+    unshared: str | None = None
+    """What a growth budget is for and only one of the runs has, if so."""
 
 
 def read(path: Path) -> Run:
@@ -77,18 +85,13 @@ def read(path: Path) -> Run:
     if not (path / "run.json").exists():
         foreign = read_foreign(path)
         return Run(path, foreign, None, None, _foreign_overheads(foreign))
-    stored = read_run(path, keep_refused=True)
-    run = json.loads((path / "run.json").read_bytes())
-    try:
+    run = read_run_json(path)
+    stored = stored_run(path, run, keep_refused=True)
+    with refusing_damage(path):
         settings = stored_settings(run)
-        planned = planned_keys(run, stored.trials)
+        planned = planned_keys(run)
         missing = sum(key not in stored.trials for key in planned)
         cells = [_stored_cell(entry) for entry in run.get("cells", [])]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoredProblem(
-            f"{path / 'run.json'} is not as a run writes it ({type(error).__name__}: {error}): "
-            "give the directory of another run"
-        ) from None
     ended = f"{path} was ended early: {missing} of {len(planned)} trials are missing"
     return Run(
         path,
@@ -145,7 +148,26 @@ def beside(first: Run, later: Run, settings: Settings) -> Later:
     problem = (
         None if cells else f"{first.path} and {later.path} have no syscall and agent in common"
     )
-    return Later(later, differences, versions, growth, problem)
+    unshared = _unshared(counted, later.stored, settings.growth_budgets)
+    return Later(later, differences, versions, growth, problem, unshared)
+
+
+def _unshared(first: StoredRun, later: StoredRun, budgets: Sequence[Budget]) -> str | None:
+    """As a run that is compared with an earlier one asks of it, and the other way round, too.
+
+    Else an agent that one has lost since then would not be missed.
+    """
+    for has, lacks in ((later, first), (first, later)):
+        for syscall in in_order(key.syscall for key in has.trials):
+            if not any(budget_for(budgets, syscall, figure) for figure in FIGURES):
+                continue
+            for agent in _agents(has):
+                if has.pairs(syscall, agent) and not lacks.pairs(syscall, agent):
+                    return (
+                        f"{lacks.path} has no block of {syscall} with {VANILLA} and {agent} "
+                        f"(arms: {', '.join(lacks.labels)}), {has.path} has"
+                    )
+    return None
 
 
 def _agents(stored: StoredRun) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,17 @@ class StoredRun:
         return time.strftime("%Y-%m-%d", time.gmtime(min(begins_s))) if begins_s else UNKNOWN
 
 
-def read_run(path: Path, *, keep_refused: bool = False) -> StoredRun:
-    """Read a result directory of ours.
+def read_run(path: Path) -> StoredRun:
+    """Read a result directory of ours, without the trials that were refused.
 
-    Args:
-        path: A directory with a run.json.
-        keep_refused: Whether refused trials are among its trials, too.
+    Raises:
+        StoredProblem: One line that names the file and what is wrong with it.
+    """
+    return stored_run(path, read_run_json(path))
+
+
+def read_run_json(path: Path) -> dict[str, Any]:
+    """The run.json of a result directory of ours: of a version that is known, with trials.
 
     Raises:
         StoredProblem: One line that names the file and what is wrong with it.
@@ -124,7 +130,21 @@ def read_run(path: Path, *, keep_refused: bool = False) -> StoredRun:
         )
     if not stored.get("trials"):
         raise StoredProblem(f"{path} holds no trial: that run was ended before its first one")
-    try:
+    return stored
+
+
+def stored_run(path: Path, stored: Mapping[str, Any], *, keep_refused: bool = False) -> StoredRun:
+    """What a comparison needs of a run.json.
+
+    Args:
+        path: The result directory in which it lies.
+        stored: The run.json.
+        keep_refused: Whether refused trials are among its trials, too.
+
+    Raises:
+        StoredProblem: One line that names the file.
+    """
+    with refusing_damage(path):
         trials = [_trial(entry) for entry in stored["trials"]]
         return StoredRun(
             path=path,
@@ -134,9 +154,16 @@ def read_run(path: Path, *, keep_refused: bool = False) -> StoredRun:
             complete=stored.get("complete") is True,
             refused=sum(trial.refused for trial in trials),
         )
+
+
+@contextlib.contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Refuse a run.json whose values are none that a run writes; raises StoredProblem."""
+    try:
+        yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoredProblem(
-            f"{file} is not as a run writes it ({type(error).__name__}: {error}): "
+            f"{path / 'run.json'} is not as a run writes it ({type(error).__name__}: {error}): "
             "give the directory of another run"
         ) from None
 

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_syslat.cli.answer import Answer, ExitCode, Line, Problem, Style
-from pytest_syslat.cli.options import add_options, typed_settings
+from pytest_syslat.cli.options import add_options, given_texts, typed_settings
 from pytest_syslat.cli.report import reports_of
+from pytest_syslat.settings import OPTIONS
 
 if TYPE_CHECKING:
+    from pytest_syslat.budget import Budget
     from pytest_syslat.differences import Difference
+    from pytest_syslat.gate import Cell
     from pytest_syslat.reanalysis import Reread
 
 NAME = "analyze"
@@ -30,6 +33,9 @@ those of a project's ini file do not count here.
 """
 SCHEMA = 1
 SHOWN = ("budget", "growth_budget", "strict")
+NEVER_CLOSED = (
+    "the run was killed before its end: it has stored no overhead and no verdict to compare with"
+)
 KEPT_SUFFIX = ".measured"
 """Behind the name of a file that `--write` has replaced: as the run itself wrote it."""
 
@@ -61,8 +67,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     directory: Path = arguments.directory
     try:
         found = reread(directory)
-        settings = typed_settings(arguments, found.settings)
-        rejudged = settings != found.settings
+        settings = typed_settings(arguments, found.settings, SHOWN)
+        # Even by the budgets of the run itself: who types one wants an answer to it.
+        rejudged = any(given_texts(arguments, option) for option in OPTIONS if option.name in SHOWN)
         _check_budgets(found, arguments)
         _check_output(arguments.output, directory)
         with tempfile.TemporaryDirectory(prefix="syslat-analyze-") as scratch:
@@ -71,6 +78,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             differences = _differences(found, computed)
             if rejudged:
                 found = found.under(settings)
+                _check_judged(found, arguments)
                 computed = Path(scratch, "rejudged")
                 found.write(computed)
             written = _written(arguments, found, computed)
@@ -90,6 +98,30 @@ def _check_budgets(found: Reread, arguments: argparse.Namespace) -> None:
         )
 
 
+def _check_judged(found: Reread, arguments: argparse.Namespace) -> None:
+    """A budget that judges nothing must not look as if it had been kept."""
+    from pytest_syslat.budget import idle_budgets
+
+    settings = found.settings
+    if arguments.syslat_budget:
+        cells = [each.cell for each in found.results()]
+        _refuse_idle("--syslat-budget", idle_budgets(settings.budgets, cells), found, cells)
+    if arguments.syslat_growth_budget:
+        cells = [each.tested.cell for each in found.growth()]
+        idle = idle_budgets(settings.growth_budgets, cells)
+        _refuse_idle("--syslat-growth-budget", idle, found, cells)
+
+
+def _refuse_idle(flag: str, idle: Sequence[Budget], found: Reread, cells: Sequence[Cell]) -> None:
+    from pytest_syslat.syscalls import in_order
+
+    if idle:
+        there = ", ".join(in_order(cell.syscall for cell in cells)) or "nothing"
+        raise Problem(
+            f"{flag}: '{idle[0]}' would judge nothing: {found.directory} holds overheads of {there}"
+        )
+
+
 def _check_output(output: Path | None, directory: Path) -> None:
     if output is None:
         return
@@ -100,7 +132,6 @@ def _check_output(output: Path | None, directory: Path) -> None:
 
 
 def _differences(found: Reread, computed: Path) -> list[Difference]:
-    """None where the run was never closed: then nothing was stored to compare with."""
     from pytest_syslat.differences import compare_directories
 
     return compare_directories(found.directory, computed)
@@ -174,6 +205,7 @@ def _answer(
         "logs_read": found.logs,
         "logs_unread": {str(path): reason for path, reason in found.unread.items()},
         "budgets": [str(each) for each in found.settings.budgets],
+        "closed": found.is_closed,
         "differences": [asdict(each) for each in differences],
         "cells": [cell_dict(each) for each in results],
         "growth": [growth_dict(each) for each in growth],
@@ -218,6 +250,8 @@ def _lines(
             yield Line(f"{result.cell.id} {result.verdict}: {'; '.join(result.reasons)}")
     for path, reason in found.unread.items():
         yield Line(f"{path}: {reason}", Style.BAD)
+    if not found.is_closed:
+        yield Line(NEVER_CLOSED, Style.WARNING)
     for difference in differences:
         yield Line(str(difference), Style.BAD)
     if differences:

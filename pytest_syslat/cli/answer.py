@@ -17,6 +17,8 @@ class ExitCode(enum.IntEnum):
     """Done; problems, differences or regressions were found."""
     INTERRUPTED = 2
     """Ctrl-C."""
+    INTERNAL = 3
+    """An error of our own: nothing was found out."""
     USAGE = 4
     """It could not be done: a wrong option, a file that cannot be read, a host that refuses."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
+from pytest_syslat.budget import Budget, idle_budgets
 from pytest_syslat.cli.answer import Answer, Line, Problem, Style, table
 from pytest_syslat.cli.options import add_options, read_project
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     directories: list[Path] = arguments.directories
     if not 2 <= len(directories) <= len(ascii_uppercase):
         raise Problem(f"{len(directories)} directory is given, two or more are needed")
-    settings = read_project(arguments).settings
+    settings = read_project(arguments, SHOWN).settings
     try:
         first, *others = (read(path) for path in directories)
     except StoredProblem as problem:
@@ -59,13 +60,13 @@ def run(arguments: argparse.Namespace) -> Answer:
     except OSError as error:
         raise Problem(f"{error.filename} cannot be read: {error.strerror or error}") from None
     later = [beside(first, each, settings) for each in others]
-    if arguments.syslat_growth_budget:
-        _check_judged(later)
+    budgets = settings.growth_budgets
+    _check_judged(later, budgets, typed=bool(arguments.syslat_growth_budget))
     judged = [each.tested for every in later for each in every.growth.values()]
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "command": NAME,
-        "growth_budgets": [str(each) for each in settings.growth_budgets],
+        "growth_budgets": [str(each) for each in budgets],
         "runs": [
             {
                 "path": str(each.path),
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> Answer:
                 "path": str(each.run.path),
                 "problem": each.problem,
                 "differences": list(each.differences),
+                "idle_growth_budgets": [str(budget) for budget in _idle(each, budgets)],
                 "agent_versions": {
                     agent: list(versions) for agent, versions in each.versions.items()
                 },
@@ -90,22 +92,38 @@ def run(arguments: argparse.Namespace) -> Answer:
             for each in later
         ],
     }
-    return Answer(document, list(_lines(first, later)), gate_code(judged, strict=settings.strict))
+    return Answer(
+        document, list(_lines(first, later, budgets)), gate_code(judged, strict=settings.strict)
+    )
 
 
-def _check_judged(later: Sequence[Later]) -> None:
-    """A gate that judges nothing must not look as if it had passed."""
+def _idle(later: Later, budgets: Sequence[Budget]) -> list[Budget]:
+    """Growth budgets that judge nothing of a run and the first one."""
+    return idle_budgets(budgets, later.growth)
+
+
+def _check_judged(later: Sequence[Later], budgets: Sequence[Budget], *, typed: bool) -> None:
+    """A gate that judges nothing must not look as if it had passed.
+
+    In an ini file a budget may stand for runs that measure the syscall: then it is only told.
+    """
     for each in later:
-        if each.problem:
-            raise Problem(f"--syslat-growth-budget: {each.problem}")
-        if all(result.tested.verdict is None for result in each.growth.values()):
+        if each.unshared:
             raise Problem(
-                f"--syslat-growth-budget: it is for no figure that {each.run.path} shares with "
-                "the first run"
+                f"growth budget: {each.unshared}: give other runs, or other syscalls in "
+                "--syslat-growth-budget"
+            )
+        if typed and each.problem:
+            raise Problem(f"--syslat-growth-budget: {each.problem}")
+        idle = _idle(each, budgets)
+        if typed and idle:
+            raise Problem(
+                f"--syslat-growth-budget: '{idle[0]}' would judge nothing: it is for no figure "
+                f"that {each.run.path} shares with the first run"
             )
 
 
-def _lines(first: Run, later: Sequence[Later]) -> Iterator[Line]:
+def _lines(first: Run, later: Sequence[Later], budgets: Sequence[Budget]) -> Iterator[Line]:
     from pytest_syslat.cli.figures import STYLES
     from pytest_syslat.report.growth import WEAKER, growth_sentence
 
@@ -127,6 +145,8 @@ def _lines(first: Run, later: Sequence[Later]) -> Iterator[Line]:
             if verdict is not None:
                 judged = True
                 yield Line(f"{letter}: {growth_sentence(grown)}", STYLES[verdict])
+        for budget in _idle(each, budgets):
+            yield Line(f"{letter}: growth budget {budget} judges nothing here", Style.WARNING)
     if judged or any(each.growth for each in later):
         yield Line(f"growth since A is of {WEAKER}")
 

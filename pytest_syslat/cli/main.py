@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import traceback
 from collections.abc import Sequence
 
 from pytest_syslat import __version__
@@ -20,8 +22,11 @@ exit codes:
   0  done, and nothing is wrong
   1  done; problems, differences or regressions were found
   2  ended by Ctrl-C
+  3  not done: an error in syslat itself
   4  not done: a wrong option, a file that cannot be read, a host that refuses
 """
+TRACEBACK = "SYSLAT_TRACEBACK"
+"""Environment variable: an error of our own shows where it was raised."""
 COMMANDS = (doctor, analyze, compare, report, clean)
 
 
@@ -40,6 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         # --help and --version.
         return int(ended.code or 0)
+    except Exception as error:
+        # Python would end with 1, which is the code of a regression.
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        write_problem(
+            f"internal error: {type(error).__name__}: {error}: {TRACEBACK}=1 shows where; "
+            "please report it"
+        )
+        return ExitCode.INTERNAL
     return int(answer.code)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any, NoReturn
 import pytest
 
 from pytest_syslat.cli.answer import Answer, Problem
-from pytest_syslat.settings import OPTIONS, Option, Settings, read_settings
+from pytest_syslat.settings import ONLY_READ, OPTIONS, Option, Settings, read_settings
 
 BENCHMARKS = "benchmarks"
+ALL_NAMES = frozenset(option.name for option in OPTIONS)
 UNREADABLE = "pytest cannot read its settings here"
 Run = Callable[[argparse.Namespace], Answer]
 
@@ -69,11 +70,19 @@ def given_texts(arguments: argparse.Namespace, option: Option) -> list[str]:
     return list(getattr(arguments, option.dest, None) or [])
 
 
-def typed_settings(arguments: argparse.Namespace, base: Settings) -> Settings:
+def typed_settings(
+    arguments: argparse.Namespace, base: Settings, names: Collection[str]
+) -> Settings:
     """Settings of a stored run with what was typed in place of its own.
 
     No ini key counts here: the budgets of the project that one happens to stand in are not those
     of the run.
+
+    Args:
+        arguments: With what was typed.
+        base: Settings of the run.
+        names: The options that count, without `syslat_`. How it was measured is past: others that
+            stand on the command line of a run change nothing.
 
     Raises:
         Problem: One line that names the option.
@@ -81,7 +90,7 @@ def typed_settings(arguments: argparse.Namespace, base: Settings) -> Settings:
     values: dict[str, Any] = {}
     for option in OPTIONS:
         texts = given_texts(arguments, option)
-        if not texts:
+        if not texts or option.name not in names:
             continue
         try:
             parsed = [option.parse(text) for text in texts]
@@ -99,11 +108,17 @@ class Project:
     rootdir: Path
 
 
-def read_project(arguments: argparse.Namespace, *, as_a_run: bool = False) -> Project:
+def read_project(
+    arguments: argparse.Namespace,
+    names: Collection[str] = ALL_NAMES,
+    *,
+    as_a_run: bool = False,
+) -> Project:
     """Let pytest read command line, ini file and environment; nothing is collected.
 
     Args:
         arguments: With what was typed.
+        names: The options that count where they were typed, without `syslat_`.
         as_a_run: Whether agents, stored runs and the result directory are looked at, too, as when
             a run starts.
 
@@ -115,7 +130,7 @@ def read_project(arguments: argparse.Namespace, *, as_a_run: bool = False) -> Pr
     # Plugins of the user may print; stdout is for the answer alone.
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
         try:
-            pytest.main(_pytest_arguments(arguments), plugins=[reader])
+            pytest.main(_pytest_arguments(arguments, names), plugins=[reader])
         except Exception as error:  # of a plugin of the user's
             raise Problem(f"{UNREADABLE}: {error}") from error
     if reader.project is None:
@@ -123,12 +138,13 @@ def read_project(arguments: argparse.Namespace, *, as_a_run: bool = False) -> Pr
     return reader.project
 
 
-def _pytest_arguments(arguments: argparse.Namespace) -> list[str]:
+def _pytest_arguments(arguments: argparse.Namespace, names: Collection[str]) -> list[str]:
     installed = entry_points(group="pytest11", name="syslat")
     plugin = "syslat" if installed else "pytest_syslat.plugin"
     typed = [
         option.flag if option.is_flag else f"{option.flag}={text}"
         for option in OPTIONS
+        if option.name in names
         for text in given_texts(arguments, option)
     ]
     # Its conftest.py may add agents.
@@ -144,6 +160,13 @@ class _SettingsReader:
         self._as_a_run = as_a_run
         self.project: Project | None = None
         self.problem: str | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_cmdline_parse(self) -> Generator[None, pytest.Config, pytest.Config]:
+        """Say that nothing is to be done here, whatever the options ask for."""
+        config = yield
+        config.stash[ONLY_READ] = True
+        return config
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int:

@@ -163,12 +163,13 @@ class Summary:
 def _looks(experiment: Experiment) -> str:
     """Where a run that measures until all verdicts stand has ended."""
     looked = ", ".join(map(str, experiment.looked_at))
-    measured = max(key.trial for key in experiment.trials)
-    if measured > experiment.looked_at[-1]:
-        return f"looked after {looked} trials; the run was ended early, in trial {measured}"
-    if measured == LOOKS[-1]:
+    if experiment.decided_after is not None:
+        return f"looked after {looked} trials: all verdicts stand, so no more were measured"
+    if experiment.looked_at[-1] == LOOKS[-1]:
         return f"looked after {looked} trials, which was the last time"
-    return f"looked after {looked} trials: all verdicts stand, so no more were measured"
+    keys = [*experiment.trials, *(each.key for each in (experiment.interrupted,) if each)]
+    begun = max(key.trial for key in keys)
+    return f"looked after {looked} trials; the run was ended early, in trial {begun}"
 
 
 def _switching(experiment: Experiment) -> str:

@@ -58,6 +58,7 @@ def test_a_run_ends_at_the_first_look_that_decides(
     assert told["looks"] == [8, 16, 32]
     assert told["alpha_of_each_look"] == pytest.approx(0.05 / 3)
     assert told["looked_at"] == looks
+    assert told["decided_after"] == (blocks if blocks < 32 else None)
     result.stdout.fnmatch_lines(["syslat: arms vanilla, auditd, up to 32 trials, until decided, *"])
     looked = ", ".join(map(str, looks))
     if blocks < 32:
@@ -146,5 +147,17 @@ def test_a_run_that_is_ended_between_looks_passes_nothing(project: Project) -> N
     result = project.run(*CHOSEN, "--syslat-budget=connect:p50<=+15%", no_reraise_ctrlc=True)
     [row] = [each for each in project.rows("overhead.csv") if each["figure"] == "p50"]
     assert (row["blocks"], row["verdict"]) == ("11", "inconclusive")
-    line = "looked after 8 trials; the run was ended early, in trial 11"
+    line = "looked after 8 trials; the run was ended early, in trial 12"
+    assert result.outlines.count(line) == 1
+
+
+def test_a_run_that_is_ended_right_after_a_look_passes_nothing(project: Project) -> None:
+    """Ctrl-C in the first trial of the ninth block: eight are whole, as if all had been decided."""
+    project.table(ns=ALTERNATING, interrupt=17)
+    result = project.run(*CHOSEN, "--syslat-budget=connect:p50<=+15%", no_reraise_ctrlc=True)
+    [row] = [each for each in project.rows("overhead.csv") if each["figure"] == "p50"]
+    assert (row["blocks"], row["verdict"]) == ("8", "inconclusive")
+    told = project.run_json()["sequential"]
+    assert (told["looked_at"], told["decided_after"]) == ([8], None)
+    line = "looked after 8 trials; the run was ended early, in trial 9"
     assert result.outlines.count(line) == 1

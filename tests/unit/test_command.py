@@ -181,6 +181,52 @@ def test_ctrl_c(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told("clean") == (2, "", "syslat: interrupted\n")
 
 
+def test_an_error_of_our_own_is_no_regression(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> Any:
+        raise AttributeError("made up")
+
+    monkeypatch.setattr(choice, "clean", wrong)
+    monkeypatch.delenv("SYSLAT_TRACEBACK", raising=False)
+    code, out, err = told("clean")
+    assert (code, out) == (3, "")
+    assert err == (
+        "syslat: internal error: AttributeError: made up: SYSLAT_TRACEBACK=1 shows where; "
+        "please report it\n"
+    )
+    monkeypatch.setenv("SYSLAT_TRACEBACK", "1")
+    code, _, err = told("clean")
+    assert code == 3
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.endswith("please report it\n")
+
+
+@pytest.mark.parametrize("command", ["doctor", "compare"])
+@pytest.mark.parametrize("where", ["typed", "addopts", "ini"])
+def test_nothing_is_cleaned_where_settings_are_read(
+    where: str, command: str, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin itself cleans under `--syslat-clean`, before anybody else has a say."""
+    cleaned: list[object] = []
+
+    def clean_up(settings: object) -> tuple[str, list[str]]:
+        cleaned.append(settings)
+        return "this host", []
+
+    monkeypatch.setattr(choice, "clean", clean_up)
+    monkeypatch.setattr(doctor, "_examined", lambda project: ("this host", CHECKS[:1]))
+    arguments: list[object] = [command, "--syslat-testbed=local", "--syslat-strict"]
+    if command == "compare":
+        root = make_run(tmp_path / "run", vanilla_ns=[10_000], agent_ns=[11_000])
+        arguments += [root, root]
+    if where == "typed":
+        arguments.append("--syslat-clean")
+    else:
+        line = "addopts = --syslat-clean" if where == "addopts" else "syslat_clean = true"
+        (tmp_path / "pytest.ini").write_text(f"[pytest]\n{line}\n")
+    code, _, err = told(*arguments)
+    assert (code, err, cleaned) == (0, "", [])
+
+
 CHECKS = [
     Check("kernel", Status.OK, "6.1"),
     Check("core", Status.WARNING, "there is no core 2", "say so"),

@@ -237,6 +237,99 @@ def test_other_budgets(whole: Path, analyzed: Analyzed) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        ([], 0),
+        (["--syslat-budget=*:p50<=+9%"], 1),
+        (["--syslat-strict"], 1),
+        # What stands on the command line of the run changes nothing.
+        (["--syslat-budget=*:p50<=+9%", "--agent=all", "--syslat-syscall=openat"], 1),
+        (["--syslat-budget=*:p50<=+9%", "--agent=falco=command:sleep 1", "--agent=none"], 1),
+        (["--syslat-budget=*:p50<=+9%", "--syslat-until=decided", "--syslat-trials=x"], 1),
+        (["--syslat-budget=*:p50<=+11%", "--syslat-syscall=connect", "--syslat-agent=a+b"], 0),
+        (["--agent=all", "--syslat-trials=3"], 0),
+    ],
+)
+def test_the_budgets_of_the_run_itself_are_judged_where_they_are_typed(
+    typed: list[str], code: int, tmp_path: Path, analyzed: Analyzed, no_reports: None
+) -> None:
+    """The run has regressed: ten per cent more than vanilla, nine are allowed."""
+    made = make_run(
+        tmp_path / "made", vanilla_ns=VANILLA_NS, agent_ns=AGENT_NS, budgets=["*:p50<=+9%"]
+    )
+    whole = tmp_path / "whole"
+    analyzed(made, f"--output={whole}")
+    found, document = analyzed(whole, *typed)
+    assert (found, document["differences"]) == (code, [])
+    assert [each["cell"]["figure"] for each in document["cells"] if each["verdict"]] == ["p50"]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--syslat-budget=conect:p50<=+1%"],
+        ["--syslat-budget=*:p50<=+50%", "--syslat-budget=openat:p50<=+1%"],
+    ],
+)
+def test_a_budget_that_judges_nothing_is_refused(
+    typed: list[str], whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It must not look as if it had been kept."""
+    assert main(["analyze", str(whole), *typed]) == 4
+    idle = typed[-1].removeprefix("--syslat-budget=")
+    assert capsys.readouterr() == (
+        "",
+        (
+            f"syslat: --syslat-budget: '{idle}' would judge nothing: {whole} holds overheads of "
+            "connect\n"
+        ),
+    )
+
+
+def test_a_run_that_was_killed_has_stored_no_verdicts_to_differ(
+    whole: Path, analyzed: Analyzed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = json.loads((whole / "run.json").read_text())
+    del run["cells"]
+    run["complete"] = False
+    (whole / "run.json").write_text(json.dumps(run))
+    (whole / "overhead.csv").unlink()
+    code, document = analyzed(whole)
+    assert (code, document["closed"], document["differences"]) == (0, False, [])
+    assert main(["analyze", str(whole)]) == 0
+    assert "the run was killed before its end" in capsys.readouterr().out
+    # What was stored of its trials is compared all the same.
+    replace_in(whole / "vanilla/vanilla_summary.csv", "11.100,10.000", "11.100,10.500")
+    code, document = analyzed(whole)
+    assert (code, len(document["differences"])) == (1, 1)
+
+
+UNTIL = {"looks": [8, 16, 32], "alpha_of_each_look": 0.05 / 3, "looked_at": [8]}
+
+
+@pytest.mark.parametrize(("decided_after", "verdict"), [(8, "passed"), (None, "inconclusive")])
+def test_a_run_until_decided_says_whether_it_was(
+    decided_after: int | None, verdict: str, tmp_path: Path, analyzed: Analyzed
+) -> None:
+    """One was ended in the ninth block, before its first trial was whole."""
+    made = make_run(
+        tmp_path / "made",
+        vanilla_ns=VANILLA_NS,
+        agent_ns=AGENT_NS,
+        budgets=["*:p50<=+15%"],
+        plan=[f"connect-{arm}-trial{n}" for n in range(1, 33) for arm in ("vanilla", "falco")],
+        sequential={**UNTIL, "decided_after": decided_after},
+        complete=decided_after is not None,
+    )
+    run = json.loads((made / "run.json").read_text())
+    run["settings"]["until"] = "decided"
+    (made / "run.json").write_text(json.dumps(run))
+    _, document = analyzed(made)
+    (cell,) = [each for each in document["cells"] if each["cell"]["figure"] == "p50"]
+    assert cell["verdict"] == verdict
+
+
 def test_write_keeps_what_it_replaces(whole: Path, analyzed: Analyzed) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     assert analyzed(whole, "--write")[1]["written"] == []

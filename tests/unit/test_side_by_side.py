@@ -166,9 +166,64 @@ def test_a_budget_that_judges_nothing_is_refused(
     runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A gate must not look as if it had passed."""
-    arguments = ["compare", *map(str, runs)]
-    assert main([*arguments, "--syslat-growth-budget=openat:p50<=+5%"]) == 4
-    assert "it is for no figure that" in capsys.readouterr().err
+    arguments = ["compare", *map(str, runs), "--syslat-growth-budget=openat:p50<=+5%"]
+    for others in ([], ["--syslat-growth-budget=connect:p50<=+90%"]):
+        assert main([*arguments, *others]) == 4
+        err = capsys.readouterr().err
+        assert "'openat:p50<=+5%' would judge nothing: it is for no figure that" in err
+
+
+def test_a_budget_of_the_ini_file_that_judges_nothing_is_told(
+    runs: tuple[Path, Path], compared: Compared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may stand for the runs that measure the syscall."""
+    ini = "[pytest]\nsyslat_growth_budget =\n  openat:p50<=+5%\n  *:user<=+90%\n"
+    Path("pytest.ini").write_text(ini)
+    code, document = compared(*runs)
+    (since,) = document["since_first"]
+    assert (code, since["idle_growth_budgets"]) == (0, ["openat:p50<=+5%"])
+    assert figure(since["growth"], "user")["verdict"] == "passed"
+    assert main(["compare", *map(str, runs)]) == 0
+    assert "B: growth budget openat:p50<=+5% judges nothing here\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["typed", "ini"])
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_what_one_of_two_runs_lacks_under_a_budget_is_refused(
+    lacking: int,
+    where: str,
+    runs: tuple[Path, Path],
+    compared: Compared,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Else an agent or a syscall that is measured no more would not be missed."""
+    other = runs[1 - lacking]
+    run = json.loads((other / "run.json").read_text())
+    blocks = [(arm, n) for arm in ("vanilla", "falco") for n in range(1, 9)]
+    run["trials"] += [entry(arm, n, 10_000, 20.0, syscall="openat") for arm, n in blocks]
+    run["plan"] += [f"openat-{arm}-trial{n}" for arm, n in blocks]
+    (other / "run.json").write_text(json.dumps(run))
+    typed = []
+    if where == "typed":
+        typed = ["--syslat-growth-budget=*:p50<=+90%"]
+    else:
+        Path("pytest.ini").write_text("[pytest]\nsyslat_growth_budget = *:p50<=+90%\n")
+    assert main(["compare", *map(str, runs), *typed]) == 4
+    assert (
+        f"growth budget: {runs[lacking]} has no block of openat with vanilla and falco "
+        f"(arms: falco, vanilla), {other} has"
+    ) in capsys.readouterr().err
+    # Without a budget on it, it is no matter.
+    assert compared(*runs, "--syslat-growth-budget=connect:p50<=+90%")[0] == 0
+
+
+def test_what_stands_on_the_command_line_of_a_run_changes_nothing(
+    runs: tuple[Path, Path], compared: Compared
+) -> None:
+    others = ("--agent=all", "--syslat-syscall=openat", "--syslat-trials=x", "--syslat-until=x")
+    code, document = compared(*runs, "--syslat-growth-budget=*:p50<=+15%", *others)
+    assert code == 1
+    assert figure(document["since_first"][0]["growth"], "p50")["verdict"] == "regressed"
 
 
 def test_text_fits_80_columns(
