@@ -38,9 +38,11 @@ def map_log(recorded: Mapping[int, int], before: Mapping[int, int] | None = None
     return (head + "\n".join(dumps)).encode()
 
 
-def event_log(recorded: Mapping[int, int], before: Sequence[int] = (7_000, 7_000)) -> bytes:
+def event_log(
+    recorded: Mapping[int, int], before: Sequence[int] = (7_000, 7_000), returned: int = 3
+) -> bytes:
     def lines(latencies_ns: Sequence[int]) -> str:
-        return "".join(f"{ns} 3\n" for ns in latencies_ns)
+        return "".join(f"{ns} {returned}\n" for ns in latencies_ns)
 
     latencies = [ns for ns, count in recorded.items() for _ in range(count)]
     total = len(before) + len(latencies)
