@@ -132,10 +132,11 @@ class TestCurves:
         assert report.missing_logs == ()
 
     @pytest.mark.parametrize(
-        ("success", "returned"), [("ret == 0", 0), ("ret > 0", 1), ("ret == -4", -4)]
+        ("success", "returned", "bad"),
+        [("ret == 0", 0, 1), ("ret > 0", 1, 0), ("ret == -4", -4, 0)],
     )
     def test_events_count_by_the_definition_of_that_run(
-        self, tmp_path: Path, success: str, returned: int
+        self, tmp_path: Path, success: str, returned: int, bad: int
     ) -> None:
         run = make_run(
             tmp_path,
@@ -145,7 +146,7 @@ class TestCurves:
             syscalls={"connect": asdict(replace(SYSCALLS[CONNECT], success=success))},
         )
         for label, latency_ns in (("vanilla", 10_000), ("falco", 11_000)):
-            log = event_log(calls(latency_ns), returned=returned)
+            log = event_log(calls(latency_ns), returned=returned, failed=[bad])
             (run / f"{label}/{label}_connect_trial1.log").write_bytes(log)
         report = read_report(run)
         assert report.missing_logs == ()
