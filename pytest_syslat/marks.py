@@ -6,7 +6,7 @@ workload, whatever it returns, is taken for it.
 
 from __future__ import annotations
 
-from pytest_syslat.syscall_numbers import number_of
+from pytest_syslat.syscall_numbers import NumbersMissing, number_of
 from pytest_syslat.syscalls import MARK_SOCKET, OPENAT, Syscall
 from pytest_syslat.testbeds.protocol import Testbed, TestbedError
 from pytest_syslat.tracer_script import MARK_COMM
@@ -27,11 +27,15 @@ def mark_command(testbed: Testbed, syscall: Syscall) -> list[str]:
     """The command that makes a mark for a syscall's tracer: of the syscall itself, or of openat.
 
     Raises:
-        TestbedError: The node's architecture has no such syscall.
+        TestbedError: The node's architecture has no such syscall, or no numbers are installed.
     """
     marked = OPENAT if syscall.mark is None else syscall
     assert marked.mark is not None
-    numbers = [number_of(name, testbed.machine) for name in (marked.tracepoint, marked.name)]
+    names = (marked.tracepoint, marked.name)
+    try:
+        numbers = [number_of(name, testbed.machine) for name in names]
+    except NumbersMissing as problem:
+        raise TestbedError(str(problem)) from None
     number = next((each for each in numbers if each is not None), None)
     if number is None:
         raise TestbedError(

@@ -8,9 +8,17 @@ after the planned runs and after each lot that was added to them, and at the end
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pytest_syslat.tracer import MAP_KEYS, EventLog, MapLog, Trace, failures_between
+from pytest_syslat.syscalls import Syscall
+from pytest_syslat.tracer import (
+    MAP_KEYS,
+    MAP_KEYS_FACT,
+    EventLog,
+    MapLog,
+    Trace,
+    failures_between,
+)
 
 DUMP_ENDS = {
     "distribution": re.compile(rb'"@total": ([0-9]+)\}\}'),
@@ -26,12 +34,23 @@ class RawLogProblem(Exception):
     """A log is not that of a whole trial; the text is one line, without the file's name."""
 
 
-def read_log(text: bytes, mode: str) -> Trace:
+def stored_map_keys(system: Mapping[str, object]) -> int:
+    """How many keys a map of bpftrace could hold in a run: its facts tell it, or it was ours.
+
+    Raises:
+        ValueError: What they tell is no number.
+    """
+    return int(str(system.get(MAP_KEYS_FACT, MAP_KEYS)))
+
+
+def read_log(text: bytes, mode: str, syscall: Syscall, map_keys: int = MAP_KEYS) -> Trace:
     """Read what was recorded in a trial.
 
     Args:
         text: The whole log.
         mode: `distribution` or `events`.
+        syscall: As it was defined in that run: an event is a success by its definition.
+        map_keys: How many keys a map could hold.
 
     Returns:
         As the tracer returned it when it had ended; `problem` tells only what is in the log.
@@ -39,7 +58,7 @@ def read_log(text: bytes, mode: str) -> Trace:
     Raises:
         RawLogProblem: It is cut off, or no log of such a tracer.
     """
-    reader = EventLog() if mode == "events" else MapLog()
+    reader = EventLog(syscall) if mode == "events" else MapLog()
     ends = list(DUMP_ENDS[mode].finditer(text))
     if not ends:
         raise RawLogProblem(f"it holds no figures of the tracer {mode}")
@@ -61,7 +80,7 @@ def read_log(text: bytes, mode: str) -> Trace:
             lost=reader.lost(told),
             after_last_run=totals[-1] - totals[-2],
             problem=reader.error(told),
-            stamps_full=final.stamps >= MAP_KEYS,
+            stamps_full=final.stamps >= map_keys,
             closes=final.closes - base.closes,
             close_ns=final.close_ns - base.close_ns,
         )

@@ -30,7 +30,7 @@ from pytest_syslat.placement import Placement
 from pytest_syslat.plain import without_nan
 from pytest_syslat.plan import TrialKey
 from pytest_syslat.program_order import ProgramOrder
-from pytest_syslat.raw_log import RawLogProblem, read_log
+from pytest_syslat.raw_log import RawLogProblem, read_log, stored_map_keys
 from pytest_syslat.records import RunRecord
 from pytest_syslat.results import ResultDirectory, write_atomically
 from pytest_syslat.settings import Settings
@@ -234,7 +234,8 @@ def reread(directory: Path) -> Reread:
     stored_run(directory, stored)
     with refusing_damage(directory):
         settings = stored_settings(stored)
-        reader = _Reader(ResultDirectory(directory), settings)
+        map_keys = stored_map_keys(stored["system"])
+        reader = _Reader(ResultDirectory(directory), settings, map_keys)
         trials = {
             trial.key: trial
             for trial in (reader.trial(entry, first=False) for entry in stored["trials"])
@@ -258,9 +259,10 @@ def reread(directory: Path) -> Reread:
 class _Reader:
     """Makes trials of their entries in run.json and of their logs."""
 
-    def __init__(self, files: ResultDirectory, settings: Settings) -> None:
+    def __init__(self, files: ResultDirectory, settings: Settings, map_keys: int) -> None:
         self._files = files
         self._settings = settings
+        self._map_keys = map_keys
         self.unread: dict[Path, str] = {}
         self.logs = 0
 
@@ -277,7 +279,10 @@ class _Reader:
         key = trial.key
         path = self._files.log_path(key.arm, key.syscall, key.trial, first=first)
         try:
-            trace = read_log(path.read_bytes(), self._settings.tracer)
+            settings = self._settings
+            trace = read_log(
+                path.read_bytes(), settings.tracer, settings.syscall(key.syscall), self._map_keys
+            )
         except FileNotFoundError:
             return self._not_read(trial, path, "it is missing")
         except OSError as error:

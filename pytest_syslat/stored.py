@@ -186,13 +186,23 @@ def stored_settings(run: Mapping[str, Any]) -> Settings:
             values[option.setting] = tuple(option.parse(str(each)) for each in value)
         else:
             values[option.setting] = option.parse(str(value))
-    described = run.get("syscalls", {})
     if "syscalls" in values:
-        values["syscalls"] = tuple(
-            Syscall(**described[name]) if name in described else SYSCALLS[name]
-            for name in values["syscalls"]
-        )
+        described = stored_syscalls(run)
+        values["syscalls"] = tuple(described[name] for name in values["syscalls"])
     return Settings(**values)
+
+
+def stored_syscalls(run: Mapping[str, Any]) -> dict[str, Syscall]:
+    """The syscalls of a run as it has noted them, and the three, by name.
+
+    Args:
+        run: Its run.json.
+
+    Raises:
+        TypeError: A definition is none that this version knows.
+    """
+    noted = {name: Syscall(**entry) for name, entry in run.get("syscalls", {}).items()}
+    return {**SYSCALLS, **noted}
 
 
 def known_figures_us(figures: Mapping[str, object]) -> dict[str, float]:

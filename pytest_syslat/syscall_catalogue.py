@@ -6,6 +6,7 @@ entry is told in one line that names where it stands and which key.
 
 from __future__ import annotations
 
+import operator
 import re
 import shlex
 import tomllib
@@ -17,14 +18,18 @@ from typing import Any, get_type_hints
 import pytest
 
 from pytest_syslat.resources import resource_directories
-from pytest_syslat.syscall_numbers import is_syscall
+from pytest_syslat.syscall_numbers import NumbersMissing, is_syscall
 from pytest_syslat.syscalls import FILE, LONGEST_COMM, SERVER, SYSCALLS, Syscall
+from pytest_syslat.tracer_script import MARK_COMM
 
 DIRECTORY = "syscalls"
 HOOK = "pytest_syslat_syscalls"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 COMM = re.compile(rf"[A-Za-z0-9_.:+-]{{1,{LONGEST_COMM}}}")
-SUCCESS = re.compile(r"ret (>=|>|==|!=) (-?[0-9]{1,18})")
+SUCCESS = re.compile(r"ret (>=|>|==) (-?[0-9]{1,18})")
+COMPARISONS = {">=": operator.ge, ">": operator.gt, "==": operator.eq}
+ERRORS = range(-4095, 0)
+"""What a syscall returns that has failed: MAX_ERRNO of linux/err.h."""
 PLACEHOLDER = re.compile(r"\{[^}]*\}?")
 PACED = {"open": "lat_syscall", "exec": "lat_proc", "connect": "lat_connect"}
 """The operations of `--syslat-rate`, by the name under which our program makes them."""
@@ -151,11 +156,12 @@ def check(entry: Syscall, origin: str) -> None:
             f"{origin}: comm: {entry.comm!r} is not valid: a program's name of 1 to {LONGEST_COMM} "
             "bytes is needed, as in /proc/PID/comm"
         )
-    if not isinstance(_given(entry, "success"), str) or not SUCCESS.fullmatch(entry.success):
+    if entry.comm == MARK_COMM:
         raise SyscallProblem(
-            f"{origin}: success: {entry.success!r} is not valid: 'ret', a comparison (>=, >, ==, "
-            "!=) and a number are needed, such as 'ret >= 0'"
+            f"{origin}: comm: {MARK_COMM!r} is the name of the process that speaks to the tracer: "
+            "call the program otherwise"
         )
+    _check_success(entry, origin)
     if not isinstance(_given(entry, "other"), str) or re.search(r"[{};\n]|/\*|//", entry.other):
         raise SyscallProblem(
             f"{origin}: other: {entry.other!r} is not valid: one expression of bpftrace is needed, "
@@ -183,6 +189,23 @@ def check(entry: Syscall, origin: str) -> None:
 def _given(entry: Syscall, field: str) -> Any:
     """A field of an entry that a conftest has made, of whatever type."""
     return getattr(entry, field)
+
+
+def _check_success(entry: Syscall, origin: str) -> None:
+    """No failed call may be counted as good, but one whose error is the intended answer."""
+    given = _given(entry, "success")
+    found = SUCCESS.fullmatch(given) if isinstance(given, str) else None
+    if found is None:
+        raise SyscallProblem(
+            f"{origin}: success: {given!r} is not valid: 'ret', a comparison (>=, >, ==) and a "
+            "number are needed, such as 'ret >= 0'"
+        )
+    holds, number = COMPARISONS[found[1]], int(found[2])
+    if found[1] != "==" and any(holds(error, number) for error in ERRORS):
+        raise SyscallProblem(
+            f"{origin}: success: {given!r} is not valid: it holds for calls that fail, which "
+            "return -1 to -4095: 'ret >= 0' is needed, or 'ret == -4' where error 4 is meant"
+        )
 
 
 def _check_command(entry: Syscall, origin: str) -> None:
@@ -223,7 +246,11 @@ def _check_mark(entry: Syscall, origin: str) -> None:
             f"{origin}: mark: up to {MOST_ARGUMENTS} whole numbers are needed, the arguments of a "
             "call that fails, such as [-1]"
         )
-    if not (is_syscall(entry.tracepoint) or is_syscall(entry.name)):
+    try:
+        known = is_syscall(entry.tracepoint) or is_syscall(entry.name)
+    except NumbersMissing as problem:
+        raise SyscallProblem(f"{origin}: mark: {problem}") from None
+    if not known:
         raise SyscallProblem(
             f"{origin}: mark: no syscall is called {entry.name!r}: leave the mark out, then it is "
             "made by an openat"

@@ -11,7 +11,7 @@ from pytest_syslat import __version__
 from pytest_syslat.settings import Settings
 from pytest_syslat.syscalls import DEFINITION, SYSCALLS
 from pytest_syslat.testbeds.protocol import Role, Testbed, TestbedError
-from pytest_syslat.tracer import Tracer
+from pytest_syslat.tracer import MAP_KEYS_FACT, Tracer
 from pytest_syslat.workload import Workload
 
 UNKNOWN = "unknown"
@@ -41,6 +41,7 @@ def collect_sysinfo(
         "tracer filters by": testbed.scope.filter.value,
         "bpftrace": tracer.version,
         "tracer": tracer.mode,
+        MAP_KEYS_FACT: str(tracer.map_keys),
         "lmbench": workload.version(),
         "lmbench directory": str(workload.directory),
         "lmbench is unmodified": "as packaged; checksums below",

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.marks import mark_command
 from pytest_syslat.syscall_numbers import ARCHITECTURES
-from pytest_syslat.syscalls import OPENAT, Syscall
+from pytest_syslat.syscalls import Syscall
 from pytest_syslat.testbeds.protocol import (
     Filter,
     Process,
@@ -42,6 +42,8 @@ OLDEST_VERSION = (0, 14)
 NEWEST_TRIED = (0, 27)
 RENAMED_MAP_KEYS = (0, 20)
 MAP_KEYS = 32768
+MAP_KEYS_FACT = "bpftrace map keys"
+"""Under this name the facts of a run tell how many keys a map could hold."""
 ATTACH_LIMIT_S = 60.0
 ANSWER_LIMIT_S = 10.0
 FIRST_ANSWER_LIMIT_S = 0.5
@@ -56,7 +58,6 @@ SUCCEEDED: dict[str, Callable[[NDArray[np.int64], int], NDArray[np.bool_]]] = {
     ">=": np.greater_equal,
     ">": np.greater,
     "==": np.equal,
-    "!=": np.not_equal,
 }
 """Comparisons of `Syscall.success`."""
 
@@ -161,6 +162,25 @@ class Tracer:
             )
         self._number = parse_version(self.version)
 
+    @property
+    def map_keys(self) -> int:
+        """How many keys a map can hold: ours, unless the variable of this bpftrace is set.
+
+        Raises:
+            TracerError: It is set to something else than a number.
+        """
+        given = os.environ.get(self._map_keys_variable, str(MAP_KEYS))
+        if not given.isdecimal():
+            raise TracerError(
+                f"{self._map_keys_variable} is {given!r}: give a whole number, or unset it"
+            )
+        return int(given)
+
+    @property
+    def _map_keys_variable(self) -> str:
+        renamed = self._number >= RENAMED_MAP_KEYS
+        return "BPFTRACE_MAX_MAP_KEYS" if renamed else "BPFTRACE_MAP_KEYS_MAX"
+
     def script(self, syscall: Syscall, *, whole_operation: bool = False) -> str:
         """The bpftrace program of a syscall, in the tracer's mode: the user's own before ours.
 
@@ -206,12 +226,6 @@ class Tracer:
         name = script_name(syscall, self.mode, whole_operation=whole_operation)
         program = self._testbed.workdir / name
         self._testbed.write(program, source.encode(), role=Role.TRACER)
-        keys = (
-            "BPFTRACE_MAX_MAP_KEYS"
-            if self._number >= RENAMED_MAP_KEYS
-            else ("BPFTRACE_MAP_KEYS_MAX")
-        )
-        limit = os.environ.get(keys, str(MAP_KEYS))
         output_format = "json" if self.mode == "distribution" else "text"
         stdout = self._testbed.workdir / "bpftrace.stdout"
         stderr = self._testbed.workdir / "bpftrace.stderr"
@@ -220,9 +234,9 @@ class Tracer:
             role=Role.TRACER,
             stdout=stdout,
             stderr=stderr,
-            env={keys: limit},
+            env={self._map_keys_variable: str(self.map_keys)},
         )
-        tracing = Tracing(self._testbed, syscall, process, self.mode, stdout, stderr, int(limit))
+        tracing = Tracing(self._testbed, syscall, process, self.mode, stdout, stderr, self.map_keys)
         try:
             tracing.await_attached()
         except BaseException:
@@ -471,7 +485,7 @@ class EventLog:
     STAMP = re.compile(rb"^@start\[[0-9a-fx]+\]: ", re.MULTILINE)
     LOST = re.compile(rb"^Lost ([0-9]+) events$", re.MULTILINE)
 
-    def __init__(self, syscall: Syscall = OPENAT) -> None:
+    def __init__(self, syscall: Syscall) -> None:
         """With the syscall, which tells what counts as success."""
         _, comparison, number = syscall.success.split()
         self._succeeded = SUCCEEDED[comparison]

@@ -86,6 +86,13 @@ def script(syscall: Syscall, mode: str, *, whole_operation: bool = False) -> str
     return _sealed("\n".join([_head(syscall, mode, whole), *probes]))
 
 
+def attached_events(text: str) -> list[str]:
+    """The tracepoints of the group `syscalls` that a bpftrace program attaches to, each once."""
+    code = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+    # What follows a pattern is no name.
+    return list(dict.fromkeys(re.findall(r"\btracepoint:syscalls:(\w+)(?![\w*?\[])", code)))
+
+
 def _sealed(text: str) -> str:
     """With a line at the end that tells whether anybody has changed it."""
     return f"{text}{SEAL}{hashlib.sha256(text.encode()).hexdigest()[:16]}\n"

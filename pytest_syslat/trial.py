@@ -345,6 +345,7 @@ class _TrialRun:
         self._tracer_first = tracer_first
         self._tracing: Tracing | None = None
         self._sampler: CostSampler | None = None
+        self._untraced_s = 0.0
         self._traced_s = 0.0
         self.placement = Placement.UNKNOWN
         self.runs_untraced: list[Run] = []
@@ -378,11 +379,8 @@ class _TrialRun:
         if self._tracer_first is None:
             self._start_sampler()
         drops_before = drops_untraced = self._agent.drops()
-        untraced_s = 0.0
         if self._tracer_first is None or self._tracer_first.with_user:
-            untraced_begin_s = time.monotonic()
             self._run_untraced()
-            untraced_s = time.monotonic() - untraced_begin_s
         if self._tracer_first is None:
             self._progress("attaching")
             self._check_place()
@@ -438,7 +436,7 @@ class _TrialRun:
             figures = [run.us_per_op for run in self.runs_untraced if run.us_per_op]
             if figures:
                 # Not counted: as many as fit, so a share of drops is rather told too small.
-                calls = round(untraced_s * 1e6 / statistics.median(figures))
+                calls = round(self._untraced_s * 1e6 / statistics.median(figures))
                 self.findings += check_drops(
                     drops_before, drops_untraced, calls, self._key.arm, "untraced"
                 )
@@ -495,9 +493,16 @@ class _TrialRun:
 
     def _run_untraced(self) -> None:
         runs = self._bench.settings.lmbench_reps
-        for run in range(runs):
-            self._progress("untraced", run=run, runs=runs)
-            self.runs_untraced.append(self._bench.workload.run(self._syscall))
+        for number in range(runs):
+            self._progress("untraced", run=number, runs=runs)
+            run, took_s = self._timed_run()
+            self.runs_untraced.append(run)
+            self._untraced_s += took_s
+
+    def _timed_run(self) -> tuple[Run, float]:
+        """A run of the workload, and what it took in s; what is told between runs is none of it."""
+        begin_s = time.monotonic()
+        return self._bench.workload.run(self._syscall), time.monotonic() - begin_s
 
     def _check_place(self) -> None:
         """Prove that the tracer will run last; called before it attaches."""
@@ -613,9 +618,9 @@ class _TrialRun:
         for _ in range(count):
             if self.runs_traced:
                 self._progress("traced", run=len(self.runs_traced), runs=runs, calls=calls)
-            begin_s = time.monotonic()
-            self.runs_traced.append(self._bench.workload.run(self._syscall))
-            self._traced_s += time.monotonic() - begin_s
+            run, took_s = self._timed_run()
+            self.runs_traced.append(run)
+            self._traced_s += took_s
 
     def end(self) -> None:
         with contextlib.suppress(TestbedError):

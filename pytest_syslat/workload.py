@@ -94,7 +94,7 @@ class Workload:
         self._testbed = testbed
         self.directory = directory
         self._syscalls = tuple(syscalls)
-        self._check_programs()
+        check_programs(testbed, directory, self._syscalls)
         self.measured_file = testbed.workdir / "measured-file"
         self._made: list[Path] = []
         self.helper = built_in_helper(self._read(directory / "lat_proc"))
@@ -109,19 +109,6 @@ class Workload:
         """Put the measured file and the helper in place; raises WorkloadError, TestbedError."""
         self._testbed.write(self.measured_file, b"opened by lat_syscall\n", role=Role.WORKLOAD)
         self.helper_problem = self._place_helper()
-
-    def _check_programs(self) -> None:
-        """What a program prints that is not there would be one failed trial after the other."""
-        for syscall in self._syscalls:
-            if syscall.name in SYSCALLS:
-                continue
-            program = self.directory / syscall.command[0]
-            state = self._testbed.state(program, role=Role.WORKLOAD)
-            if state is None or not state.executable:
-                raise WorkloadError(
-                    f"{program} is not there or cannot be executed: the syscall {syscall.name} is "
-                    "called by it"
-                )
 
     def _read(self, path: Path) -> bytes:
         return self._testbed.read(path, role=Role.WORKLOAD)
@@ -247,6 +234,31 @@ class Workload:
         # A directory that somebody else has begun to use meanwhile isn't empty, and stays.
         while self._made:
             self._testbed.remove(self._made.pop(), role=Role.WORKLOAD)
+
+
+def check_programs(testbed: Testbed, directory: Path, syscalls: Sequence[Syscall]) -> None:
+    """Whether the programs of added syscalls are there.
+
+    What a program prints that is not there would be one failed trial after the other.
+
+    Args:
+        testbed: Where they are run.
+        directory: Where lmbench's programs stand.
+        syscalls: What is measured. The programs of the three were looked for with the directory.
+
+    Raises:
+        WorkloadError: One is not there, or cannot be executed.
+    """
+    for syscall in syscalls:
+        if syscall.name in SYSCALLS:
+            continue
+        program = directory / syscall.command[0]
+        state = testbed.state(program, role=Role.WORKLOAD)
+        if state is None or not state.executable:
+            raise WorkloadError(
+                f"{program} is not there or cannot be executed: the syscall {syscall.name} is "
+                "called by it"
+            )
 
 
 def built_in_helper(program: bytes) -> Path | None:

@@ -103,7 +103,7 @@ def _examined(project: Project) -> tuple[str, list[Check]]:
 
     core, _ = choose_core(settings.pin_core, usable_cores(), may_be_pinned_to)
     view = HostView(core)
-    return f"this host ({view.node})", ask([*questions(settings, view), python])
+    return f"this host ({view.node})", ask([*questions(settings, view, project.rootdir), python])
 
 
 def _lines(place: str, checks: Sequence[Check], count: dict[str, int]) -> Iterator[Line]:

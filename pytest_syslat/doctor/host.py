@@ -41,11 +41,13 @@ from pytest_syslat.tracer import (
     bpftrace_version,
     parse_version,
 )
+from pytest_syslat.tracer_script import attached_events, own_script, script
 from pytest_syslat.validity import TIME_WAIT_LIMIT
 from pytest_syslat.workload import (
     WorkloadError,
     built_in_helper,
     check_helper,
+    check_programs,
     lmbench_version,
 )
 
@@ -81,17 +83,18 @@ LEAST_SPACE = 20 * 10**6
 ASK_LIMIT_S = 20.0
 
 
-def questions(settings: Settings, view: HostView) -> list[tuple[str, Question]]:
+def questions(settings: Settings, view: HostView, rootdir: Path) -> list[tuple[str, Question]]:
     """All checks of this host, by name, in the order in which they are told.
 
     Args:
         settings: With which it would be measured.
         view: This host, with the core that would be measured.
+        rootdir: Whose own bpftrace programs win.
     """
     return [
         ("kernel", lambda: _kernel(view)),
         ("BTF", lambda: _btf(view)),
-        ("tracepoints", lambda: _tracepoints(view, settings)),
+        ("tracepoints", lambda: _tracepoints(view, settings, rootdir)),
         ("rights", _rights),
         ("util-linux", _util_linux),
         ("bpftrace", lambda: _bpftrace(view)),
@@ -148,8 +151,13 @@ def _btf(view: HostView) -> Iterator[Check]:
         )
 
 
-def _tracepoints(view: HostView, settings: Settings) -> Iterator[Check]:
-    events = [event for each in settings.syscalls for event in each.events]
+def _tracepoints(view: HostView, settings: Settings, rootdir: Path) -> Iterator[Check]:
+    whole, mode = settings.placement == "both", settings.tracer
+    events = dict[str, None]()
+    for each in settings.syscalls:
+        own = own_script(each, mode, rootdir, whole_operation=whole)
+        text = own.read_text() if own else script(each, mode, whole_operation=whole)
+        events |= dict.fromkeys(attached_events(text))
     question = (
         "cd /sys/kernel/tracing/events/syscalls 2>/dev/null ||"
         " cd /sys/kernel/debug/tracing/events/syscalls || exit 1;"
@@ -249,6 +257,11 @@ def _lmbench(view: HostView, settings: Settings) -> Iterator[Check]:
         if tried.returncode in (126, 127):
             yield problem("lmbench", f"{program}: {tried.complaint}", "install what it lacks")
             return
+    try:
+        check_programs(view, directory, settings.syscalls)
+    except WorkloadError as error:
+        yield problem("lmbench", str(error), "install it, or leave out that --syslat-syscall")
+        return
     version = lmbench_version(view, directory)
     yield ok("lmbench", f"{version if version != UNKNOWN else 'unknown version'} in {directory}")
     yield from _helper(view, directory)

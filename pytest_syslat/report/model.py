@@ -22,6 +22,8 @@ from pytest_syslat.gate import Verdict
 from pytest_syslat.raw_log import RawLogProblem, read_log
 from pytest_syslat.results import RUN_SCHEMA, ResultDirectory
 from pytest_syslat.settings import VANILLA
+from pytest_syslat.stored import stored_syscalls
+from pytest_syslat.syscalls import Syscall
 
 Value = TypeVar("Value")
 
@@ -301,7 +303,8 @@ def _report(directory: Path, run: Mapping[str, Any]) -> Report:
             if each in labels
         ]
     )
-    curves, missing = _read_curves(directory, counting, run["settings"].get("tracer", ""))
+    tracer = run["settings"].get("tracer", "")
+    curves, missing = _read_curves(directory, counting, tracer, stored_syscalls(run))
     begins_s = [float(each["started_at_s"]) for each in counting if each.get("started_at_s")]
     return Report(
         name=directory.resolve().name,
@@ -431,7 +434,10 @@ def _trial(entry: Mapping[str, Any], *, counts: bool) -> TrialPoint:
 
 
 def _read_curves(
-    directory: Path, trials: Sequence[Mapping[str, Any]], tracer: str
+    directory: Path,
+    trials: Sequence[Mapping[str, Any]],
+    tracer: str,
+    definitions: Mapping[str, Syscall],
 ) -> tuple[list[Curve], list[str]]:
     curves: dict[tuple[str, str], Curve] = {}
     missing: list[str] = []
@@ -442,7 +448,7 @@ def _read_curves(
         path = ResultDirectory(directory).log_path(arm, syscall, int(entry["trial"]))
         shown = path.relative_to(directory)
         try:
-            found = read_log(path.read_bytes(), tracer).succeeded
+            found = read_log(path.read_bytes(), tracer, definitions[syscall]).succeeded
         except OSError as error:
             missing.append(f"{shown} cannot be read: {error.strerror or error}")
             continue

@@ -38,16 +38,24 @@ def map_log(recorded: Mapping[int, int], before: Mapping[int, int] | None = None
     return (head + "\n".join(dumps)).encode()
 
 
-def event_log(recorded: Mapping[int, int], before: Sequence[int] = (7_000, 7_000)) -> bytes:
+def event_log(
+    recorded: Mapping[int, int],
+    before: Sequence[int] = (7_000, 7_000),
+    returned: int = 3,
+    failed: Sequence[int] = (),
+) -> bytes:
+    """The log of a trial: each recorded call has `returned`; `failed` ones, of 50 ns, otherwise."""
+
     def lines(latencies_ns: Sequence[int]) -> str:
-        return "".join(f"{ns} 3\n" for ns in latencies_ns)
+        return "".join(f"{ns} {returned}\n" for ns in latencies_ns)
 
     latencies = [ns for ns, count in recorded.items() for _ in range(count)]
-    total = len(before) + len(latencies)
+    total = len(before) + len(latencies) + len(failed)
+    others = "".join(f"50 {each}\n" for each in failed)
     return (
         "Attaching 2 probes...\n@other: 0\n@total: 0\n"
         f"{lines(before)}@other: 0\n@total: {len(before)}\n"
-        f"{lines(latencies)}@other: 0\n@total: {total}\n\n@other: 0\n@total: {total}\n\n"
+        f"{lines(latencies)}{others}@other: 0\n@total: {total}\n\n@other: 0\n@total: {total}\n\n"
     ).encode()
 
 

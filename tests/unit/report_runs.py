@@ -21,7 +21,7 @@ from pytest_syslat.placement import Placement
 from pytest_syslat.plan import Plan, TrialKey
 from pytest_syslat.records import RunRecord
 from pytest_syslat.settings import VANILLA, Settings
-from pytest_syslat.syscalls import SYSCALLS
+from pytest_syslat.syscalls import SYSCALLS, Syscall
 from pytest_syslat.trial import Trial
 from pytest_syslat.workload import Run
 
@@ -88,6 +88,7 @@ class StoredRun:
         settings = Settings(
             agents=self.agents,
             trials=self.blocks,
+            syscalls=tuple(SYSCALLS.get(each, Syscall(each, ("a",))) for each in self.syscalls),
             budgets=tuple(parse_budget(text, SYSCALLS) for text in self.budgets),
             strict=self.strict,
             placement="both" if self.both else "last",

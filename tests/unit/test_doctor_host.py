@@ -15,10 +15,13 @@ from pytest_syslat.doctor.check import Check, ask, ok
 from pytest_syslat.kernel_audit import KernelAudit
 from pytest_syslat.placement import Holder
 from pytest_syslat.settings import Settings
+from pytest_syslat.syscall_catalogue import described_syscalls
+from pytest_syslat.syscalls import OPENAT, Syscall
 from pytest_syslat.testbeds.host_view import HostView
-from pytest_syslat.testbeds.protocol import Completed, Filter, TestbedError
-from pytest_syslat.tools import ToolMissing
+from pytest_syslat.testbeds.protocol import Completed, FileState, Filter, Role, TestbedError
+from pytest_syslat.tools import LMBENCH_PROGRAMS, ToolMissing
 
+ROOT = Path(__file__).resolve().parents[2]
 FACTS = {
     "cores online": "0-3",
     "SMT siblings of the core": "2",
@@ -45,12 +48,15 @@ class View:
 
     def __init__(self, **answers: Completed | None) -> None:
         self.answers = answers
+        self.asked: list[str] = []
+        self.lmbench: Path | None = None
         self.tools: set[str] = {"auditctl"}
 
     def as_view(self) -> HostView:
         return cast("HostView", self)
 
     def run(self, argv: Any, **_: Any) -> Completed:
+        self.asked = list(argv)
         answer = self.answers.get(Path(argv[0]).name)
         if answer is None:
             raise TestbedError(f"cannot run {argv[0]}: No such file or directory")
@@ -60,7 +66,18 @@ class View:
         return name if name in self.tools else None
 
     def find_lmbench(self, chosen: Path | None) -> Path:
-        raise ToolMissing("lmbench was not found: run 'make provision'")
+        if self.lmbench is None:
+            raise ToolMissing("lmbench was not found: run 'make provision'")
+        return self.lmbench
+
+    def libraries_of(self, program: Path) -> dict[str, str]:
+        return {}
+
+    def state(self, path: Path, *, role: Role) -> FileState | None:
+        return FileState(0, 0, 0o755, True) if path.exists() else None
+
+    def read(self, path: Path, *, role: Role) -> bytes:
+        return path.read_bytes()
 
 
 def said(stdout: str, *, ok: bool = True) -> Completed:
@@ -121,12 +138,72 @@ def test_without_btf(scope: Filter, status: str, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_tracepoints(
-    answer: Completed, user: int, status: str, words: str, monkeypatch: pytest.MonkeyPatch
+    answer: Completed,
+    user: int,
+    status: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    (check,) = host._tracepoints(View(sh=answer).as_view(), Settings())
+    (check,) = host._tracepoints(View(sh=answer).as_view(), Settings(), tmp_path)
     assert check.status == status
     assert words in check.found
+
+
+CLOSE = described_syscalls(ROOT)["close"]
+MINE = Syscall("fcntl", command=("lat_fcntl",))
+OPENAT_EVENTS = ["sys_enter_openat", "sys_exit_openat"]
+CLOSE_EVENTS = ["sys_enter_close", "sys_exit_close"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "events"),
+    [
+        # The file that was just opened is told by its openat.
+        (Settings(syscalls=(CLOSE,)), OPENAT_EVENTS + CLOSE_EVENTS),
+        # Without a mark of its own it is marked by an openat that fails.
+        (Settings(syscalls=(MINE,)), ["sys_enter_fcntl", "sys_exit_fcntl", "sys_exit_openat"]),
+        (Settings(syscalls=(OPENAT,)), OPENAT_EVENTS),
+        # With both placements closes are summed, too.
+        (Settings(syscalls=(OPENAT,), placement="both"), OPENAT_EVENTS + CLOSE_EVENTS),
+    ],
+)
+def test_events_that_are_looked_for_are_those_that_are_attached(
+    settings: Settings, events: list[str], tmp_path: Path
+) -> None:
+    view = View(sh=said(""))
+    list(host._tracepoints(view.as_view(), settings, tmp_path))
+    assert view.asked[4:] == events
+
+
+def test_events_of_a_program_of_the_user(tmp_path: Path) -> None:
+    program = tmp_path / "bpftrace/trace_fcntl.bt"
+    program.parent.mkdir()
+    program.write_text(
+        "// tracepoint:syscalls:sys_enter_old\n/* tracepoint:syscalls:sys_exit_old */\n"
+        "tracepoint:syscalls:sys_enter_*,\ntracepoint:syscalls:sys_exit_fcntl64 { }\n"
+    )
+    view = View(sh=said(""))
+    list(host._tracepoints(view.as_view(), Settings(syscalls=(MINE,)), tmp_path))
+    assert view.asked[4:] == ["sys_exit_fcntl64"]
+
+
+def test_the_program_of_an_added_syscall_is_looked_for(tmp_path: Path) -> None:
+    """A run would be refused without it."""
+    usage = said("", ok=False)
+    view = View(**dict.fromkeys(LMBENCH_PROGRAMS, usage), sh=said(""))
+    view.lmbench = tmp_path
+    (tmp_path / "lat_proc").write_bytes(b"")
+    settings = Settings(syscalls=(MINE,))
+    (check,) = host._lmbench(view.as_view(), settings)
+    assert (check.name, check.status) == ("lmbench", "problem")
+    assert check.found == (
+        f"{tmp_path}/lat_fcntl is not there or cannot be executed: the syscall fcntl is called by "
+        "it"
+    )
+    (tmp_path / "lat_fcntl").touch()
+    assert told(host._lmbench(view.as_view(), settings))[0] == ("lmbench", "ok")
 
 
 @pytest.mark.parametrize(

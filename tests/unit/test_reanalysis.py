@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pytest_syslat.settings import Settings
 from pytest_syslat.stored import stored_settings
 from pytest_syslat.syscalls import SYSCALLS, Syscall
 
-from .made_runs import calls, make_run, map_dump
+from .made_runs import SYSTEM, calls, event_log, make_run, map_dump
 
 VANILLA_NS = [10_000, 20_000, 10_000, 20_000, 10_000, 20_000, 10_000, 20_000]
 AGENT_NS = [11_000, 22_000, 11_000, 22_000, 11_000, 22_000, 11_000, 22_000]
@@ -119,6 +120,46 @@ def test_figures_are_those_of_the_logs(
     # Geometric means: sqrt(10 * 20) = 14.142, and 10 % more
     assert overhead["p50"]["vanilla_us"] == "14.142"
     assert {row["delta_pct"] for row in overhead.values()} == {"10.000"}
+
+
+@pytest.mark.parametrize(
+    ("success", "returned", "bad"), [("ret == 0", 0, 1), ("ret > 0", 1, 0), ("ret == -4", -4, 0)]
+)
+def test_events_are_sorted_by_the_definition_of_that_run(
+    success: str, returned: int, bad: int, tmp_path: Path, analyzed: Analyzed, no_reports: None
+) -> None:
+    made = make_run(
+        tmp_path / "made",
+        vanilla_ns=VANILLA_NS[:2],
+        agent_ns=AGENT_NS[:2],
+        tracer="events",
+        syscalls={"connect": asdict(replace(SYSCALLS["connect"], success=success))},
+    )
+    # One call in a thousand and one returns what is no success.
+    for label, latencies_ns in (("vanilla", VANILLA_NS), ("falco", AGENT_NS)):
+        for trial in (1, 2):
+            log = event_log(calls(latencies_ns[trial - 1]), returned=returned, failed=[bad])
+            (made / f"{label}/{label}_connect_trial{trial}.log").write_bytes(log)
+    target = tmp_path / "computed"
+    analyzed(made, f"--output={target}")
+    trials = json.loads((target / "run.json").read_text())["trials"]
+    assert [(each["refused"], each["calls"]) for each in trials] == [(False, 1000)] * 4
+
+
+def test_stamps_are_full_by_the_limit_that_was_set(tmp_path: Path, analyzed: Analyzed) -> None:
+    made = make_run(
+        tmp_path / "made",
+        vanilla_ns=VANILLA_NS[:2],
+        agent_ns=AGENT_NS[:2],
+        system={**SYSTEM, "bpftrace map keys": "4"},
+    )
+    refused = ("run.json", "trials, connect-falco-1, refused", "False", "True")
+    assert refused not in told(analyzed(made)[1])
+    log = made / "falco/falco_connect_trial1.log"
+    stamps = json.dumps({"type": "map", "data": {"@start": dict.fromkeys("abcd", 1)}}) + "\n"
+    before, total, after = log.read_text().rpartition('{"type": "map", "data": {"@total"')
+    log.write_text(before + stamps + total + after)
+    assert refused in told(analyzed(made)[1])
 
 
 def test_a_run_that_is_as_its_logs_say(whole: Path, analyzed: Analyzed) -> None:

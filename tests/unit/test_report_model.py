@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from pytest_syslat.findings import invalid, warning
 from pytest_syslat.gate import Verdict
 from pytest_syslat.report.model import ReportProblem, read_report
 from pytest_syslat.report.plots import POINTS, styles, thinned
+from pytest_syslat.syscalls import SYSCALLS
 
+from .made_runs import calls, event_log, make_run
 from .report_runs import CONNECT, OPENAT, StoredRun, log_of
 
 
@@ -127,6 +130,30 @@ class TestCurves:
         assert {each.arm: each.trials for each in report.curves} == {"vanilla": 2, "auditd": 1}
         assert [each.counts for each in report.trials if each.arm == "auditd"] == [True, False]
         assert report.missing_logs == ()
+
+    @pytest.mark.parametrize(
+        ("success", "returned", "bad"),
+        [("ret == 0", 0, 1), ("ret > 0", 1, 0), ("ret == -4", -4, 0)],
+    )
+    def test_events_count_by_the_definition_of_that_run(
+        self, tmp_path: Path, success: str, returned: int, bad: int
+    ) -> None:
+        run = make_run(
+            tmp_path,
+            vanilla_ns=[10_000],
+            agent_ns=[11_000],
+            tracer="events",
+            syscalls={"connect": asdict(replace(SYSCALLS[CONNECT], success=success))},
+        )
+        for label, latency_ns in (("vanilla", 10_000), ("falco", 11_000)):
+            log = event_log(calls(latency_ns), returned=returned, failed=[bad])
+            (run / f"{label}/{label}_connect_trial1.log").write_bytes(log)
+        report = read_report(run)
+        assert report.missing_logs == ()
+        assert {each.arm: each.distribution.count for each in report.curves} == {
+            "vanilla": 1000,
+            "falco": 1000,
+        }
 
 
 class TestCostsAndFindings:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_syslat.agents.policy_words import names_syscall, silent_policies
+from pytest_syslat.marks import mark_command
 from pytest_syslat.resources import resource
 from pytest_syslat.settings import Settings
 from pytest_syslat.syscall_catalogue import (
@@ -21,6 +24,7 @@ from pytest_syslat.syscall_catalogue import (
 )
 from pytest_syslat.syscall_numbers import is_syscall, number_of
 from pytest_syslat.syscalls import CONNECT, EXECVE, OPENAT, SYSCALLS, Syscall, in_order
+from pytest_syslat.testbeds.protocol import TestbedError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ["clone", "close"]
@@ -149,6 +153,12 @@ def test_each_key_is_documented() -> None:
         (MINE + "tracepoint = 'a{}'", ": tracepoint: 'a{}' is not valid: small letters, "),
         (MINE + "success = '>= 0'", ": success: '>= 0' is not valid: 'ret', a comparison (>=, "),
         (MINE + "success = 'ret < 0'", ": success: 'ret < 0' is not valid: 'ret', a comparison"),
+        (MINE + "success = 'ret >= -1'", ": success: 'ret >= -1' is not valid: it holds for calls"),
+        (MINE + "success = 'ret >= -4095'", ": success: 'ret >= -4095' is not valid: it holds fo"),
+        (MINE + "success = 'ret > -2'", ": success: 'ret > -2' is not valid: it holds for calls"),
+        (MINE + "success = 'ret != 0'", ": success: 'ret != 0' is not valid: 'ret', a comparison"),
+        (MINE + "comm = 'syslat-mark'", ": comm: 'syslat-mark' is the name of the process that"),
+        ("command = '/opt/syslat-mark'", ": comm: 'syslat-mark' is the name of the process that"),
         (MINE + "success = 'ret >= x'", ": success: 'ret >= x' is not valid: 'ret', a comparison"),
         (MINE + "other = '1) { exit(); } if (1'", ": other: '1) { exit(); } if (1' is not valid"),
         (MINE + "other = '1 // 2'", ": other: '1 // 2' is not valid: one expression of bpftrace"),
@@ -167,6 +177,31 @@ def test_each_key_is_documented() -> None:
 )
 def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
     assert problem_of(tmp_path, text).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "success", ["ret >= 0", "ret > -1", "ret > 3", "ret == 0", "ret == -4", "ret == -4095"]
+)
+def test_no_failed_call_or_one_that_is_meant_counts_as_good(tmp_path: Path, success: str) -> None:
+    assert described(tmp_path, f"{MINE}success = '{success}'").success == success
+
+
+def test_an_installation_without_the_tables_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the checkout, before it is installed again."""
+    for name in [each for each in sys.modules if each.partition(".")[0] == "system_calls"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "system_calls", None)
+    assert problem_of(tmp_path, MINE + "mark = [-1]") == (
+        ": mark: the Python package system-calls is missing: install pytest-syslat again "
+        "(pip install -e . in its checkout)"
+    )
+    node: Any = SimpleNamespace(machine="x86_64", python="python3")
+    with pytest.raises(TestbedError, match=r"^the Python package system-calls is missing: "):
+        mark_command(node, OPENAT)
+    # Without a mark no number is needed to read it.
+    described(tmp_path, MINE)
 
 
 def test_wrong_names(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ Attaching 2 probes...
 
 
 class TestEventLog:
-    log = EventLog()
+    log = EventLog(SYSCALLS["openat"])
 
     def test_one_dump(self) -> None:
         assert self.log.holds_dump(EVENTS)

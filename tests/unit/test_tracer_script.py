@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from pytest_syslat.marks import mark_command
+from pytest_syslat.raw_log import stored_map_keys
+from pytest_syslat.settings import Settings
 from pytest_syslat.syscall_catalogue import described_syscalls
 from pytest_syslat.syscalls import CONNECT, EXECVE, NULL_SYSCALL, OPENAT, Syscall
-from pytest_syslat.testbeds.protocol import Completed, Testbed, TestbedError
+from pytest_syslat.sysinfo import collect_sysinfo
+from pytest_syslat.testbeds.protocol import Completed, Filter, Testbed, TestbedError
 from pytest_syslat.tracer import EventLog, Tracer, TracerError
 from pytest_syslat.tracer_script import script, script_name
 
@@ -84,14 +88,14 @@ def test_success_decides_what_is_counted_where() -> None:
 
 @pytest.mark.parametrize(
     ("success", "succeeded"),
-    [("ret >= 0", [0, 5]), ("ret > 0", [5]), ("ret == 5", [5]), ("ret != -3", [0, 5])],
+    [("ret >= 0", [0, 5]), ("ret > 0", [5]), ("ret == 5", [5]), ("ret == -3", [-3])],
 )
 def test_events_are_sorted_by_what_counts_as_success(success: str, succeeded: list[int]) -> None:
     log = EventLog(Syscall("fcntl", command=("a",), success=success))
     # Latencies tell the return values apart.
     dump = log.last_dump(b"103 -3\n100 0\n105 5\n@total: 3\n")
     latencies = dump.succeeded.quantile_ns(0.0), dump.succeeded.max_ns
-    assert latencies == (100 + succeeded[0], 100 + succeeded[-1])
+    assert latencies == (100 + abs(succeeded[0]), 100 + abs(succeeded[-1]))
     assert dump.succeeded.count == len(succeeded)
     assert sum(dump.failures.values()) == 3 - len(succeeded)
     assert set(dump.failures) == {-each for each in (-3, 0, 5) if each not in succeeded}
@@ -100,9 +104,10 @@ def test_events_are_sorted_by_what_counts_as_success(success: str, succeeded: li
 
 class Node:
     python, machine = "python3", "x86_64"
+    version = "0.17.0"
 
     def run(self, *_: Any, **__: Any) -> Completed:
-        return Completed((), 0, "bpftrace v0.17.0\n", "")
+        return Completed((), 0, f"bpftrace v{self.version}\n", "")
 
 
 def marked(syscall: Syscall, machine: str = "x86_64") -> list[str]:
@@ -155,3 +160,47 @@ def test_a_program_that_answers_no_mark_is_refused_at_once(tmp_path: Path) -> No
     tracer = Tracer(cast("Testbed", Node()), tmp_path, "distribution")
     with pytest.raises(TracerError, match=rf"^{own} does not answer the marks of this version"):
         tracer.script(ADDED["close"])
+
+
+@pytest.mark.parametrize(("version", "keys"), [("0.19.1", 11), ("0.20.0", 22)])
+def test_the_limit_on_keys_is_that_of_the_environment(
+    version: str, keys: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the variable that this version of bpftrace reads; ours without it."""
+    node = Node()
+    node.version = version
+    tracer = Tracer(cast("Testbed", node), tmp_path, "distribution")
+    for name in ("BPFTRACE_MAP_KEYS_MAX", "BPFTRACE_MAX_MAP_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    assert tracer.map_keys == 32768
+    monkeypatch.setenv("BPFTRACE_MAP_KEYS_MAX", "11")
+    monkeypatch.setenv("BPFTRACE_MAX_MAP_KEYS", "22")
+    assert tracer.map_keys == keys
+    for name in ("BPFTRACE_MAP_KEYS_MAX", "BPFTRACE_MAX_MAP_KEYS"):
+        monkeypatch.setenv(name, "many")
+    with pytest.raises(TracerError, match=r"^BPFTRACE_\w+ is 'many': give a whole number"):
+        assert tracer.map_keys
+
+
+def test_the_limit_on_keys_is_among_the_facts_of_a_run() -> None:
+    """Whoever reads the logs again has another environment."""
+    testbed: Any = SimpleNamespace(
+        name="local",
+        node="a-node",
+        machine="x86_64",
+        core=2,
+        facts=dict,
+        scope=SimpleNamespace(filter=Filter.CGROUP),
+        read=lambda *_, **__: b"",
+        run=lambda *_, **__: Completed((), 0, "", ""),
+    )
+    workload: Any = SimpleNamespace(
+        version=str,
+        directory=Path("/lmbench"),
+        checksums=dict,
+        calibration=SimpleNamespace(environment={}),
+        measured_file=Path("/file"),
+    )
+    tracer: Any = SimpleNamespace(version="bpftrace v0.17.0", mode="events", map_keys=4)
+    facts = collect_sysinfo(testbed, workload, tracer, {}, Settings())
+    assert stored_map_keys(facts) == 4
