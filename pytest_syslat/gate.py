@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,6 +62,23 @@ class Verdict(StrEnum):
     REGRESSED = "regressed"
     INCONCLUSIVE = "inconclusive"
     INVALID = "invalid"
+
+
+WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
+"""While a trial is refused, nothing is known about a cell, so that comes before a regression."""
+
+
+def worst(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """Give the verdict that matters most; None if nothing was judged."""
+    found = set(verdicts)
+    return next((verdict for verdict in WORST_FIRST if verdict in found), None)
+
+
+def fails(verdict: Verdict | None, *, strict: bool) -> bool:
+    """Tell whether a verdict fails a run; an inconclusive one does under `--syslat-strict`."""
+    return verdict in (Verdict.INVALID, Verdict.REGRESSED) or (
+        strict and verdict is Verdict.INCONCLUSIVE
+    )
 
 
 @dataclass(frozen=True)

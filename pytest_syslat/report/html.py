@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
 
-from pytest_syslat.gate import Verdict
+from pytest_syslat.gate import WORST_FIRST, Verdict, worst
 from pytest_syslat.report import plots
 from pytest_syslat.report.meaning import MEANING_BY_CODE, SEVERITY_MEANING
 from pytest_syslat.report.model import (
@@ -39,19 +39,17 @@ from pytest_syslat.report.words import (
     signed_pct,
     signed_us,
     tail_sentence,
-    worst,
 )
 
 Item = TypeVar("Item", Overhead, Places, Programs)
 
 TEMPLATE = "report.html.j2"
 SYMBOLS = {
-    str(Verdict.REGRESSED): "✕",
     str(Verdict.INVALID): "!",
+    str(Verdict.REGRESSED): "✕",
     str(Verdict.INCONCLUSIVE): "?",
     str(Verdict.PASSED): "✓",
 }
-"""The worst first."""
 DRIFT_FIGURES = ("p50", "user")
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 KEY_FACTS = (
@@ -110,7 +108,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     looks = plots.styles(report.arms)
-    verdict = worst(report.judged)
+    verdict = worst(each.verdict for each in report.judged)
     verdicts = _verdict_rows(report)
     return environment.get_template(TEMPLATE).render(
         report=report,
@@ -178,7 +176,7 @@ def _verdict_rows(report: Report) -> list[VerdictRow]:
         )
         for each in report.judged
     ]
-    order = list(SYMBOLS)
+    order = list(map(str, WORST_FIRST))
     return sorted(rows, key=lambda row: order.index(row.verdict))
 
 

@@ -29,8 +29,8 @@ KEY_FACTS = (
     *("bpftrace", "lmbench", "pytest-syslat"),
 )
 SYMBOLS = {
-    Verdict.REGRESSED: "❌",
     Verdict.INVALID: "⛔",
+    Verdict.REGRESSED: "❌",
     Verdict.INCONCLUSIVE: "❔",
     Verdict.PASSED: "✅",
 }

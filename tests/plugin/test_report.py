@@ -118,12 +118,12 @@ def test_no_annotations_beside_the_plugin_that_annotates(project: Project) -> No
     assert commands(run(project, *REGRESSED, "-p", ANNOTATING)) == []
 
 
-def test_inconclusive_is_a_warning_under_strict(project: Project) -> None:
+def test_inconclusive_is_an_error_under_strict(project: Project) -> None:
     project.setenv("GITHUB_ACTIONS", "true")
     few = ["--syslat-budget=connect:p50<=+5%", "--syslat-trials=2"]
     assert commands(run(project, *few)) == []
     (line,) = commands(run(project, *few, "--syslat-strict"))
-    assert line.startswith("::warning title=syslat%3A connect-auditd-p50 inconclusive::")
+    assert line.startswith("::error title=syslat%3A connect-auditd-p50 inconclusive::")
 
 
 def test_growth_since_a_stored_run(project: Project) -> None:

@@ -120,6 +120,13 @@ class TestHeadline:
                 ["passed", "invalid"],
                 "1 of 2 judged figures is invalid: connect under auditd (p50 +12.5 %); 1 passed.",
             ),
+            (
+                ["regressed", "invalid", "passed"],
+                (
+                    "1 of 3 judged figures is invalid: connect under auditd (p50 +12.5 %); "
+                    "1 regressed: connect under auditd (p50 +12.5 %); 1 passed."
+                ),
+            ),
         ],
     )
     def test_one_sentence(self, report: Report, verdicts: Sequence[str], words: str) -> None:
@@ -173,6 +180,14 @@ class TestPage:
             assert "<figcaption>" in figure
             assert re.search(r"<details>.*<table>.*</table>.*</details>", figure, re.DOTALL)
             assert svg.findall(".//{*}text")
+
+    def test_what_is_invalid_comes_before_what_regressed(self, report: Report) -> None:
+        """As in the terminal: nothing is known while a trial is refused."""
+        verdicts = (Verdict.PASSED, Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE)
+        page = html.render(with_cells(report, *map(cell, verdicts)))
+        assert '<h1 class="invalid">' in page
+        badges = re.findall(r'<td><span class="badge [a-z]+">([a-z]+)<', page)
+        assert badges[:4] == ["invalid", "regressed", "inconclusive", "passed"]
 
     def test_headings_are_in_order(self, page: str) -> None:
         levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
@@ -367,10 +382,10 @@ class TestGithub:
             ),
         ]
 
-    def test_a_warning_for_what_fails_under_strict(self, report: Report) -> None:
+    def test_an_error_for_what_fails_under_strict(self, report: Report) -> None:
         strict = with_cells(report, cell(Verdict.INCONCLUSIVE), strict=True)
         (line,) = github.workflow_commands(strict)
-        assert line.startswith("::warning title=syslat%3A connect-auditd-p50 inconclusive::")
+        assert line.startswith("::error title=syslat%3A connect-auditd-p50 inconclusive::")
 
     def test_the_summary_is_appended_to(self, tmp_path: Path) -> None:
         file = tmp_path / "summary"
