@@ -54,6 +54,9 @@ nanosecond which clocks resolve, and enough for ln(11/10) and ln(1 + 10 %), or 1
 to be the same number: an overhead of exactly the budget in each block must not be decided by how a
 division was rounded."""
 
+LIMIT_DECIMALS = {"%": 2, "us": 3}
+"""Limits are written with so many, by the unit of the budget: fewer hide on which side they lie."""
+
 
 class Verdict(StrEnum):
     """What is known about a cell against its budget."""
@@ -594,6 +597,7 @@ def _straddle_sentence(result: CellResult, budget: Budget) -> str:
 
 def interval_in_unit_of(budget: Budget, result: CellResult) -> tuple[str, str]:
     """Both limits of a result in the unit of its budget, with sign and unit."""
+    decimals = LIMIT_DECIMALS[budget.unit]
     if budget.unit == "%":
-        return f"{result.ci_low_pct:+.2f} %", f"{result.ci_high_pct:+.2f} %"
-    return f"{result.ci_low_us:+.3f} µs", f"{result.ci_high_us:+.3f} µs"
+        return f"{result.ci_low_pct:+.{decimals}f} %", f"{result.ci_high_pct:+.{decimals}f} %"
+    return f"{result.ci_low_us:+.{decimals}f} µs", f"{result.ci_high_us:+.{decimals}f} µs"

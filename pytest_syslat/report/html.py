@@ -23,12 +23,16 @@ from pytest_syslat.report.model import (
 from pytest_syslat.report.plots import Plot, Words
 from pytest_syslat.report.words import (
     ABSENT,
+    allowance,
     blocks_words,
     counted,
     distribution_sentence,
     duration_ns,
     headline,
     interval,
+    judged_interval,
+    limit_pct,
+    limit_us,
     listed,
     method_lines,
     microseconds,
@@ -170,8 +174,8 @@ def _verdict_rows(report: Report) -> list[VerdictRow]:
             str(each.verdict),
             f"{each.syscall} · {each.agent} · {each.name}",
             f"{signed_pct(each.delta_pct)} ({signed_us(each.delta_us)})",
-            interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
-            _allowance(each.budget),
+            judged_interval(each),
+            allowance(each.budget),
             "; ".join(each.reasons),
         )
         for each in report.judged
@@ -207,10 +211,6 @@ def _matrix(report: Report) -> list[tuple[str, list[list[Chip]]]]:
         for agent in report.arms
         if any(each.agent == agent for each in judged)
     ]
-
-
-def _allowance(budget: str | None) -> str:
-    return (budget or "").rpartition("<=")[2].replace("us", " µs").replace("%", " %") or ABSENT
 
 
 def _stored_sentence(role: str, path: str, date: str) -> str:
@@ -306,9 +306,9 @@ def _overhead_table(cells: Sequence[Overhead], caption: str, *, base: str = "van
                 microseconds(each.agent_us),
                 signed_us(each.delta_us),
                 signed_pct(each.delta_pct),
-                interval(signed_us(each.low_us), signed_us(each.high_us)),
-                interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
-                _allowance(each.budget),
+                interval(limit_us(each.low_us), limit_us(each.high_us)),
+                interval(limit_pct(each.low_pct), limit_pct(each.high_pct)),
+                allowance(each.budget),
                 f"{each.blocks}",
             )
             for each in cells

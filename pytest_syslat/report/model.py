@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pytest_syslat.budget import parse_budget
 from pytest_syslat.distribution import Distribution
@@ -61,6 +61,11 @@ class Overhead:
     """With this probability all intervals of the family hold at once."""
     of_growth: bool = False
     """Whether it is the growth of an overhead since a stored run."""
+
+    @property
+    def unit(self) -> Literal["%", "us"]:
+        """In which it is judged: that of its budget, per cent without one."""
+        return "us" if (self.budget or "").endswith("us") else "%"
 
     @property
     def name(self) -> str:

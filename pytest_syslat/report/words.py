@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pytest_syslat.gate import WORST_FIRST, Verdict
+from pytest_syslat.gate import LIMIT_DECIMALS, WORST_FIRST, Verdict
 from pytest_syslat.report.model import Curve, Overhead, Report
 from pytest_syslat.settings import VANILLA
 
@@ -33,6 +33,29 @@ def signed_pct(value: float | None) -> str:
     if value is None:
         return ABSENT
     return f"{_minus(value, 1)}{GAP}%"
+
+
+def limit_pct(value: float | None) -> str:
+    """A limit in per cent, as exact as the gate writes it."""
+    return ABSENT if value is None else f"{_minus(value, LIMIT_DECIMALS['%'])}{GAP}%"
+
+
+def limit_us(value: float | None) -> str:
+    """A limit in µs, as exact as the gate writes it."""
+    return ABSENT if value is None else f"{_minus(value, LIMIT_DECIMALS['us'])}{GAP}µs"
+
+
+def judged_interval(cell: Overhead) -> str:
+    """The interval in the unit of the budget, so that the two can be compared."""
+    if cell.unit == "us":
+        return interval(limit_us(cell.low_us), limit_us(cell.high_us))
+    return interval(limit_pct(cell.low_pct), limit_pct(cell.high_pct))
+
+
+def allowance(budget: str | None) -> str:
+    """What a budget allows, such as `+2.5 µs`."""
+    allowed = (budget or "").rpartition("<=")[2]
+    return allowed.replace("us", f"{GAP}µs").replace("%", f"{GAP}%") or ABSENT
 
 
 def short_us(value: float | None) -> str:

@@ -71,6 +71,24 @@ def cell(verdict: Verdict | None, name: str = "connect-auditd-p50", pct: float =
     )
 
 
+def near_their_budgets() -> tuple[Overhead, ...]:
+    """One decimal of the limits that decide would be on the budget; the last is not judged."""
+    return (
+        dataclasses.replace(
+            cell(Verdict.REGRESSED), low_pct=10.04, high_pct=12.5, low_us=1.004, high_us=1.25
+        ),
+        dataclasses.replace(
+            cell(Verdict.PASSED, "connect-auditd-p99", 2.0),
+            budget="*:p99<=+0.5us",
+            low_pct=-0.1,
+            high_pct=4.99,
+            low_us=-0.01,
+            high_us=0.499,
+        ),
+        dataclasses.replace(cell(None, "connect-auditd-mean"), low_pct=-1.0, high_pct=2.0),
+    )
+
+
 def with_cells(report: Report, *cells: Overhead, **changes: object) -> Report:
     return dataclasses.replace(report, overheads=cells, growth=(), **changes)  # type: ignore[arg-type]
 
@@ -223,6 +241,17 @@ class TestPage:
         assert "others used 9% of it" in text
         assert "others used more than 5 % of the core while tracing" in text
 
+    def test_an_interval_can_be_compared_with_its_budget(self, report: Report) -> None:
+        page = html.render(with_cells(report, *near_their_budgets()))
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page)).replace(GAP, " ")
+        verdicts = text.partition("How much slower each syscall is")[0]
+        assert "+10.04 % … +12.50 % +10 %" in verdicts
+        assert "−0.010 µs … +0.499 µs +0.5 µs" in verdicts
+        # Beside the plot both units are there, whatever the budget.
+        beside = text.partition("How much slower each syscall is")[2]
+        assert "+1.004 µs … +1.250 µs +10.04 % … +12.50 % +10 %" in beside
+        assert "−0.010 µs … +0.499 µs −0.10 % … +4.99 % +0.5 µs" in beside
+
     def test_what_was_not_measured_says_how_to_get_it(self, tmp_path: Path) -> None:
         page = html.render(read_report(StoredRun(blocks=2).write(tmp_path)))
         assert "--syslat-placement=both" in page
@@ -307,10 +336,17 @@ class TestMarkdown:
         assert text.startswith("## Syscall latency: 1 of 1 judged figure regressed: ")
         assert (
             "| connect | auditd | p50 | 10.000 µs | 11.250 µs | +12.5 % (+1.250 µs) | "
-            "+5.0 % … +20.0 % | +10% | ❌ regressed |"
+            "+5.00 % … +20.00 % | +10 % | ❌ regressed |"
         ) in text
         assert "- connect-auditd-p50 regressed: a reason" in text
         assert "- warning **other-load**, 1 trial: others used 9% of it" in text
+
+    def test_an_interval_can_be_compared_with_its_budget(self, report: Report) -> None:
+        cells = near_their_budgets()
+        text = markdown.render(with_cells(report, *cells)).replace(GAP, " ")
+        assert "| +10.04 % … +12.50 % | +10 % | ❌ regressed |" in text
+        assert "| −0.010 µs … +0.499 µs | +0.5 µs | ✅ passed |" in text
+        assert "| −1.00 % … +2.00 % | – | – |" in text
 
     def test_names_of_users_are_text(self, report: Report) -> None:
         hostile = dataclasses.replace(cell(Verdict.PASSED), agent=HOSTILE)
