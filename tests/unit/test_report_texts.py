@@ -378,6 +378,18 @@ class TestFiles:
         for link in re.findall(r'<li><a href="([^"#]+)"', page):
             assert (tmp_path / link).exists(), link
 
+    def test_what_cannot_be_drawn_costs_no_text(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("no\nink")
+
+        monkeypatch.setattr("pytest_syslat.report.plots.forest", fail)
+        StoredRun(syscalls=(CONNECT,), blocks=1).write(tmp_path)
+        with pytest.raises(ReportProblem, match=r"^report\.html was not written: no ink$"):
+            write_reports(tmp_path)
+        assert (tmp_path / "report.md").exists()
+
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(ReportProblem, match=r"run\.json cannot be read"):
             write_reports(tmp_path)
