@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import invalid, warning
 from pytest_syslat.gate import Verdict
-from pytest_syslat.report.model import ReportProblem, read_report
-from pytest_syslat.report.plots import POINTS, styles, thinned
+from pytest_syslat.report.model import Curve, ReportProblem, read_report
+from pytest_syslat.report.plots import POINTS, Words, ecdf, styles, tail, thinned
 
 from .report_runs import CONNECT, OPENAT, StoredRun, log_of
 
@@ -201,15 +203,17 @@ class TestNoRun:
 
 class TestThinned:
     def test_few_points_stay_as_they_are(self) -> None:
-        values, share = thinned(Distribution.from_counts({5: 1, 7: 2, 9: 1}))
-        assert values.tolist() == [5, 7, 9]
-        assert share.tolist() == [0.25, 0.75, 1.0]
+        points = thinned(Distribution.from_counts({5: 1, 7: 2, 9: 1}))
+        assert points.values_ns.tolist() == [5, 7, 9]
+        assert points.within.tolist() == [0.25, 0.75, 1.0]
+        assert points.at_least.tolist() == [1.0, 0.75, 0.25]
 
     def test_each_point_is_exact_and_the_slowest_calls_are_all_there(self) -> None:
         random = np.random.default_rng(4)
         samples = np.unique((random.lognormal(9, 1, 60_000)).astype(np.int64))
         distribution = Distribution.from_samples(samples)
-        values, share = thinned(distribution)
+        points = thinned(distribution)
+        values, share = points.values_ns, points.within
         assert values.size <= POINTS
         # By brute force, from the single calls.
         expected = [np.mean(samples <= value) for value in values]
@@ -218,6 +222,32 @@ class TestThinned:
         assert set(np.sort(samples)[-10:]) <= set(values)
         # No gap in the middle is wider than a point's share.
         assert np.diff(share).max() < 2 / (POINTS / 2)
+
+    def test_what_is_drawn_is_exact_at_each_point(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A million calls with far more values than points are drawn: counted one by one."""
+        random = np.random.default_rng(7)
+        calls = np.sort((2_000 + random.lognormal(8, 1.1, 1_000_000)).astype(np.int64))
+        curves = [Curve("connect", "vanilla", 1, Distribution.from_samples(calls))]
+        drawn: list[tuple[np.ndarray, np.ndarray]] = []
+        plot = Axes.plot
+
+        def noted(axes: Axes, x: Any, y: Any, *args: Any, **options: Any) -> Any:
+            drawn.append((np.asarray(x), np.asarray(y)))
+            return plot(axes, x, y, *args, **options)
+
+        monkeypatch.setattr(Axes, "plot", noted)
+        words = Words("name", "title", "description")
+        ecdf(curves, styles(["vanilla"]), words)
+        tail(curves, styles(["vanilla"]), words)
+        (x, within_pct), (slow_x, at_least) = drawn
+        # The line of the first begins with a rise from 0.
+        assert (x[0], within_pct[0]) == (calls[0], 0)
+        up_to = np.searchsorted(calls, x[1:], side="right")
+        assert within_pct[1:] == pytest.approx(up_to / 10_000, rel=1e-12)
+        not_below = 1_000_000 - np.searchsorted(calls, slow_x, side="left")
+        assert at_least == pytest.approx(not_below / 1_000_000, rel=1e-12)
+        assert 250 < slow_x.size <= POINTS
+        assert (at_least[0], slow_x[-1]) == (1, calls[-1])
 
 
 class TestStyles:
