@@ -29,6 +29,10 @@ SEVERITIES: Final = ("invalid", "undecided", "warning", "note")
 """The heaviest first."""
 
 
+MOST_LOG_BYTES: Final = 250_000_000
+"""So much of raw logs is read, at the end of a run above all: about 20 million lines of events."""
+
+
 class ReportProblem(Exception):
     """A directory holds no run that could be reported on; the message is one line."""
 
@@ -440,13 +444,23 @@ def _read_curves(
 ) -> tuple[list[Curve], list[str]]:
     curves: dict[tuple[str, str], Curve] = {}
     missing: list[str] = []
-    for entry in trials:
+    room_bytes = MOST_LOG_BYTES
+    # By block, so that what there is no room for is missing in all arms alike.
+    for entry in sorted(trials, key=lambda each: int(each["trial"])):
         if entry["refused"]:
             continue
         syscall, arm = str(entry["syscall"]), str(entry["label"])
         path = ResultDirectory(directory).log_path(arm, syscall, int(entry["trial"]))
         shown = path.relative_to(directory)
         try:
+            size_bytes = path.stat().st_size
+            if size_bytes > room_bytes:
+                missing.append(
+                    f"{shown} is left out: it has {size_bytes / 1e6:,.1f} MB, and a report reads "
+                    f"{MOST_LOG_BYTES / 1e6:,.0f} MB of logs in all"
+                )
+                continue
+            room_bytes -= size_bytes
             found = read_log(path.read_bytes(), tracer).succeeded
         except OSError as error:
             missing.append(f"{shown} cannot be read: {error.strerror or error}")

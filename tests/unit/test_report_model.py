@@ -106,6 +106,23 @@ class TestCurves:
         assert report.missing_logs == ()
         assert report.curves[0].distribution == Distribution.from_counts({500: 2, 700: 1})
 
+    def test_no_more_logs_are_read_than_there_is_room_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Room for those of the first block: the second is missing in both arms, and told."""
+        StoredRun(syscalls=(CONNECT,), blocks=2).write(tmp_path)
+        sizes = {log.name: log.stat().st_size for log in tmp_path.glob("*/*.log")}
+        room = sum(size for name, size in sizes.items() if name.endswith("trial1.log"))
+        monkeypatch.setattr("pytest_syslat.report.model.MOST_LOG_BYTES", room)
+        report = read_report(tmp_path)
+        assert [(each.arm, each.trials) for each in report.curves] == [
+            ("vanilla", 1),
+            ("auditd", 1),
+        ]
+        assert [line.partition(":")[0] for line in report.missing_logs] == [
+            f"{arm}/{arm}_connect_trial2.log is left out" for arm in ("vanilla", "auditd")
+        ]
+
     def test_what_is_missing_is_told_and_the_rest_is_there(self, tmp_path: Path) -> None:
         StoredRun(syscalls=(CONNECT, OPENAT), blocks=2).write(tmp_path)
         (tmp_path / "auditd/auditd_connect_trial1.log").unlink()
