@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
+
 from .support import SHORT, Cluster, Project, Relay
 
 LONG_TRIALS = ("-k", "connect", "--syslat-lmbench-reps=20")
@@ -40,6 +42,7 @@ def test_pods_that_somebody_deletes_are_made_anew(project: Project, cluster: Clu
     project.expect_files_of("connect-1", "connect-2")
 
 
+@pytest.mark.long
 def test_server_that_is_away_for_a_while(project: Project, relay: Relay, cluster: Cluster) -> None:
     process = project.start("benchmarks", *SHORT, *LONG_TRIALS, "--syslat-trials=2")
     project.wait_for_step(process, "connect-vanilla-trial1: traced")
@@ -59,6 +62,7 @@ def test_server_that_is_away_for_a_while(project: Project, relay: Relay, cluster
     project.expect_files_of("connect-1", "connect-2")
 
 
+@pytest.mark.long
 def test_server_that_stays_away(project: Project, relay: Relay, cluster: Cluster) -> None:
     project.limits = {
         "testbeds.cluster_api.PATIENCE_S": 3.0,

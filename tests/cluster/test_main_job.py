@@ -116,6 +116,7 @@ def first_and_last_counts(log: Path) -> tuple[dict[int, int], dict[int, int]]:
     return next(dump for dump in dumps if dump), dumps[-1]
 
 
+@pytest.mark.long
 def test_every_call_of_the_long_log_arrives(project: Project) -> None:
     """One line a call: by its size the log passes the connection in several parts."""
     code = project.run(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from .support import Cluster, Project
 
 OWN_TESTS = """
@@ -80,6 +82,7 @@ def test_that_fails(workload):
 """
 
 
+@pytest.mark.long
 def test_own_tests_on_a_cluster(project: Project, cluster: Cluster, tmp_path: Path) -> None:
     (project.directory / "test_mine.py").write_text(OWN_TESTS)
     junit = tmp_path / "junit.xml"

@@ -94,6 +94,7 @@ def run_command(cluster: Cluster, *argv: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_kept_pods_are_there_to_look_at(project: Project, cluster: Cluster) -> None:
     assert project.run(*QUICK, "--syslat-keep") == 0, project.said()
     said = project.said()
@@ -172,6 +173,7 @@ def test_pods_applied_by_hand(project: Project, cluster: Cluster) -> None:
 # --- A plain image -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_plain_image_gets_the_tools(project: Project, cluster: Cluster) -> None:
     if not cluster.has_image("debian:trixie-slim"):
         pytest.skip("debian:trixie-slim is not on the node, and may not be had without network")

@@ -275,6 +275,7 @@ def test_a_stored_run_that_lacks_it(project: Project) -> None:
         assert project.measured == []
 
 
+@pytest.mark.long
 def test_workers_are_refused_for_added_syscalls_only(project: Project) -> None:
     """Tests of others whose ids look like ours run in parallel as ever."""
     pytest.importorskip("xdist")
