@@ -276,9 +276,6 @@ def judge_growth(
 
 
 def _fails(result: CellResult, experiment: Experiment) -> bool:
-    from pytest_syslat.gate import Verdict
+    from pytest_syslat.gate import fails
 
-    fails = {Verdict.REGRESSED, Verdict.INVALID}
-    if experiment.settings.strict:
-        fails.add(Verdict.INCONCLUSIVE)
-    return result.verdict in fails
+    return fails(result.verdict, strict=experiment.settings.strict)

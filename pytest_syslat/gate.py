@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -54,6 +54,9 @@ nanosecond which clocks resolve, and enough for ln(11/10) and ln(1 + 10 %), or 1
 to be the same number: an overhead of exactly the budget in each block must not be decided by how a
 division was rounded."""
 
+LIMIT_DECIMALS = {"%": 2, "us": 3}
+"""Limits are written with so many, by the unit of the budget: fewer hide on which side they lie."""
+
 
 class Verdict(StrEnum):
     """What is known about a cell against its budget."""
@@ -62,6 +65,23 @@ class Verdict(StrEnum):
     REGRESSED = "regressed"
     INCONCLUSIVE = "inconclusive"
     INVALID = "invalid"
+
+
+WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
+"""While a trial is refused, nothing is known about a cell, so that comes before a regression."""
+
+
+def worst(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """Give the verdict that matters most; None if nothing was judged."""
+    found = set(verdicts)
+    return next((verdict for verdict in WORST_FIRST if verdict in found), None)
+
+
+def fails(verdict: Verdict | None, *, strict: bool) -> bool:
+    """Tell whether a verdict fails a run; an inconclusive one does under `--syslat-strict`."""
+    return verdict in (Verdict.INVALID, Verdict.REGRESSED) or (
+        strict and verdict is Verdict.INCONCLUSIVE
+    )
 
 
 @dataclass(frozen=True)
@@ -577,6 +597,7 @@ def _straddle_sentence(result: CellResult, budget: Budget) -> str:
 
 def interval_in_unit_of(budget: Budget, result: CellResult) -> tuple[str, str]:
     """Both limits of a result in the unit of its budget, with sign and unit."""
+    decimals = LIMIT_DECIMALS[budget.unit]
     if budget.unit == "%":
-        return f"{result.ci_low_pct:+.2f} %", f"{result.ci_high_pct:+.2f} %"
-    return f"{result.ci_low_us:+.3f} µs", f"{result.ci_high_us:+.3f} µs"
+        return f"{result.ci_low_pct:+.{decimals}f} %", f"{result.ci_high_pct:+.{decimals}f} %"
+    return f"{result.ci_low_us:+.{decimals}f} µs", f"{result.ci_high_us:+.{decimals}f} µs"

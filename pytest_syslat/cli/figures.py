@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_syslat.cli.answer import ExitCode, Line, Style, table
-from pytest_syslat.gate import CellResult, Verdict
+from pytest_syslat.gate import CellResult, Verdict, fails
 from pytest_syslat.plain import without_nan
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def number(value: float, decimals: int, *, sign: bool = False) -> str:
 
 def gate_code(results: Iterable[CellResult], *, strict: bool) -> ExitCode:
     """1 if a verdict fails as it does in a run: regressed, invalid, under `strict` open, too."""
-    failing = {Verdict.REGRESSED, Verdict.INVALID} | ({Verdict.INCONCLUSIVE} if strict else set())
-    failed = any(each.verdict in failing for each in results)
+    failed = any(fails(each.verdict, strict=strict) for each in results)
     return ExitCode.PROBLEMS if failed else ExitCode.OK
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pytest_syslat.gate import Verdict
+from pytest_syslat.gate import fails
 from pytest_syslat.report.model import Report
 from pytest_syslat.report.words import signed_pct, signed_us
 
@@ -47,13 +47,9 @@ def append_summary(
 
 
 def workflow_commands(report: Report) -> Iterator[str]:
-    """A line each: errors for what fails a run, warnings for what fails under strict."""
+    """An error for each verdict that fails the run, a line each."""
     for each in report.judged:
-        if each.verdict in (Verdict.REGRESSED, Verdict.INVALID):
-            level = "error"
-        elif each.verdict is Verdict.INCONCLUSIVE and report.strict:
-            level = "warning"
-        else:
+        if not fails(each.verdict, strict=report.strict):
             continue
         kind = "growth" if each.of_growth else "overhead"
         cell = f"{each.syscall}-{each.agent}-{each.figure}{' growth' if each.of_growth else ''}"
@@ -63,7 +59,7 @@ def workflow_commands(report: Report) -> Iterator[str]:
         )
         if each.reasons:
             message += f": {'; '.join(each.reasons)}"
-        yield f"::{level} title={_property(f'syslat: {cell} {each.verdict}')}::{_data(message)}"
+        yield f"::error title={_property(f'syslat: {cell} {each.verdict}')}::{_data(message)}"
 
 
 def is_annotated_here(environment: Mapping[str, str] = os.environ) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
 
-from pytest_syslat.gate import Verdict
+from pytest_syslat.gate import WORST_FIRST, Verdict, worst
 from pytest_syslat.report import plots
 from pytest_syslat.report.meaning import MEANING_BY_CODE, SEVERITY_MEANING
 from pytest_syslat.report.model import (
@@ -23,12 +23,16 @@ from pytest_syslat.report.model import (
 from pytest_syslat.report.plots import Plot, Words
 from pytest_syslat.report.words import (
     ABSENT,
+    allowance,
     blocks_words,
     counted,
     distribution_sentence,
     duration_ns,
     headline,
     interval,
+    judged_interval,
+    limit_pct,
+    limit_us,
     listed,
     method_lines,
     microseconds,
@@ -39,19 +43,17 @@ from pytest_syslat.report.words import (
     signed_pct,
     signed_us,
     tail_sentence,
-    worst,
 )
 
 Item = TypeVar("Item", Overhead, Places, Programs)
 
 TEMPLATE = "report.html.j2"
 SYMBOLS = {
-    str(Verdict.REGRESSED): "✕",
     str(Verdict.INVALID): "!",
+    str(Verdict.REGRESSED): "✕",
     str(Verdict.INCONCLUSIVE): "?",
     str(Verdict.PASSED): "✓",
 }
-"""The worst first."""
 DRIFT_FIGURES = ("p50", "user")
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 KEY_FACTS = (
@@ -110,7 +112,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     looks = plots.styles(report.arms)
-    verdict = worst(report.judged)
+    verdict = worst(each.verdict for each in report.judged)
     verdicts = _verdict_rows(report)
     return environment.get_template(TEMPLATE).render(
         report=report,
@@ -172,13 +174,13 @@ def _verdict_rows(report: Report) -> list[VerdictRow]:
             str(each.verdict),
             f"{each.syscall} · {each.agent} · {each.name}",
             f"{signed_pct(each.delta_pct)} ({signed_us(each.delta_us)})",
-            interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
-            _allowance(each.budget),
+            judged_interval(each),
+            allowance(each.budget),
             "; ".join(each.reasons),
         )
         for each in report.judged
     ]
-    order = list(SYMBOLS)
+    order = list(map(str, WORST_FIRST))
     return sorted(rows, key=lambda row: order.index(row.verdict))
 
 
@@ -209,10 +211,6 @@ def _matrix(report: Report) -> list[tuple[str, list[list[Chip]]]]:
         for agent in report.arms
         if any(each.agent == agent for each in judged)
     ]
-
-
-def _allowance(budget: str | None) -> str:
-    return (budget or "").rpartition("<=")[2].replace("us", " µs").replace("%", " %") or ABSENT
 
 
 def _stored_sentence(role: str, path: str, date: str) -> str:
@@ -308,9 +306,9 @@ def _overhead_table(cells: Sequence[Overhead], caption: str, *, base: str = "van
                 microseconds(each.agent_us),
                 signed_us(each.delta_us),
                 signed_pct(each.delta_pct),
-                interval(signed_us(each.low_us), signed_us(each.high_us)),
-                interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
-                _allowance(each.budget),
+                interval(limit_us(each.low_us), limit_us(each.high_us)),
+                interval(limit_pct(each.low_pct), limit_pct(each.high_pct)),
+                allowance(each.budget),
                 f"{each.blocks}",
             )
             for each in cells

@@ -9,10 +9,11 @@ from pytest_syslat.gate import Verdict
 from pytest_syslat.report.model import FindingGroup, Overhead, Report
 from pytest_syslat.report.words import (
     ABSENT,
+    allowance,
     blocks_words,
     counted,
     headline,
-    interval,
+    judged_interval,
     method_lines,
     microseconds,
     progress_words,
@@ -29,8 +30,8 @@ KEY_FACTS = (
     *("bpftrace", "lmbench", "pytest-syslat"),
 )
 SYMBOLS = {
-    Verdict.REGRESSED: "❌",
     Verdict.INVALID: "⛔",
+    Verdict.REGRESSED: "❌",
     Verdict.INCONCLUSIVE: "❔",
     Verdict.PASSED: "✅",
 }
@@ -113,8 +114,8 @@ def _table(cells: Sequence[Overhead], base: str) -> str:
                 microseconds(each.vanilla_us),
                 microseconds(each.agent_us),
                 f"{signed_pct(each.delta_pct)} ({signed_us(each.delta_us)})",
-                interval(signed_pct(each.low_pct), signed_pct(each.high_pct)),
-                _text((each.budget or "").rpartition("<=")[2]) or ABSENT,
+                judged_interval(each),
+                allowance(each.budget),
                 f"{SYMBOLS[each.verdict]} {each.verdict}" if each.verdict else ABSENT,
             )
         )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pytest_syslat.budget import parse_budget
 from pytest_syslat.distribution import Distribution
@@ -29,6 +29,11 @@ Value = TypeVar("Value")
 
 SEVERITIES: Final = ("invalid", "undecided", "warning", "note")
 """The heaviest first."""
+
+
+MOST_LOG_BYTES: Final = 250_000_000
+"""So much of raw logs is read: 30 million calls of 8 bytes each in logs of events, or the end of a
+run would take minutes."""
 
 
 class ReportProblem(Exception):
@@ -63,6 +68,11 @@ class Overhead:
     """With this probability all intervals of the family hold at once."""
     of_growth: bool = False
     """Whether it is the growth of an overhead since a stored run."""
+
+    @property
+    def unit(self) -> Literal["%", "us"]:
+        """In which it is judged: that of its budget, per cent without one."""
+        return "us" if (self.budget or "").endswith("us") else "%"
 
     @property
     def name(self) -> str:
@@ -441,13 +451,23 @@ def _read_curves(
 ) -> tuple[list[Curve], list[str]]:
     curves: dict[tuple[str, str], Curve] = {}
     missing: list[str] = []
-    for entry in trials:
+    room_bytes = MOST_LOG_BYTES
+    # By block, so that what there is no room for is missing in all arms alike.
+    for entry in sorted(trials, key=lambda each: int(each["trial"])):
         if entry["refused"]:
             continue
         syscall, arm = str(entry["syscall"]), str(entry["label"])
         path = ResultDirectory(directory).log_path(arm, syscall, int(entry["trial"]))
         shown = path.relative_to(directory)
         try:
+            size_bytes = path.stat().st_size
+            if size_bytes > room_bytes:
+                missing.append(
+                    f"{shown} is left out: it has {size_bytes / 1e6:,.1f} MB, and a report reads "
+                    f"{MOST_LOG_BYTES / 1e6:,.0f} MB of logs in all"
+                )
+                continue
+            room_bytes -= size_bytes
             found = read_log(path.read_bytes(), tracer, definitions[syscall]).succeeded
         except OSError as error:
             missing.append(f"{shown} cannot be read: {error.strerror or error}")

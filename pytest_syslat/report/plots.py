@@ -147,14 +147,23 @@ def styles(arms: Sequence[str]) -> dict[str, Style]:
     return found
 
 
-def thinned(distribution: Distribution) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Choose at most `POINTS` points of a cumulative distribution; each of them is exact.
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points of a distribution, of which each is exact."""
+
+    values_ns: NDArray[np.int64]
+    """Latencies in ns that occurred, ascending."""
+    within: NDArray[np.float64]
+    """For each the share of calls that take at most so long."""
+    at_least: NDArray[np.float64]
+    """For each the share of calls that take at least so long."""
+
+
+def thinned(distribution: Distribution) -> Points:
+    """Choose at most `POINTS` points of a distribution.
 
     Half of them are spread evenly over the calls, the other half over the orders of magnitude of
     the calls that are slower: the slowest ones are all there.
-
-    Returns:
-        Latencies in ns, ascending, and for each the share of calls up to it.
     """
     below = np.cumsum(distribution.counts)
     count = int(below[-1])
@@ -166,7 +175,9 @@ def thinned(distribution: Distribution) -> tuple[NDArray[np.int64], NDArray[np.f
         chosen = np.unique(np.concatenate([even, slower])).clip(0, below.size - 1)
     else:
         chosen = np.arange(below.size)
-    return distribution.values_ns[chosen], below[chosen] / count
+    # What is faster than a point counts all calls below it, also those of values left out.
+    faster = below[chosen] - distribution.counts[chosen]
+    return Points(distribution.values_ns[chosen], below[chosen] / count, (count - faster) / count)
 
 
 def forest(
@@ -331,8 +342,8 @@ def ecdf(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
     with _figure(WIDTH, 262) as figure:
         axes = _axes(figure, left=47, right=12, top=8, bottom=_below(len(curves)))
         for each in curves:
-            values_ns, share = thinned(each.distribution)
-            _step(axes, values_ns, 100 * share, looks[each.arm])
+            points = thinned(each.distribution)
+            _step(axes, points.values_ns, 100 * points.within, looks[each.arm])
         # A share of 0 at the smallest value, so that each line begins on the axis.
         axes.set_ylim(0, 100.5)
         begin_ns = min(each.distribution.min_ns for each in curves)
@@ -355,11 +366,8 @@ def tail(curves: Sequence[Curve], looks: Mapping[str, Style], words: Words) -> P
     with _figure(WIDTH, 262) as figure:
         axes = _axes(figure, left=66, right=12, top=8, bottom=_below(len(curves)))
         for each in curves:
-            values_ns, share = thinned(each.distribution)
-            # At least so long: the calls below the value are not among them.
-            _step(
-                axes, values_ns, np.concatenate([[1.0], 1 - share[:-1]]), looks[each.arm], tail=True
-            )
+            points = thinned(each.distribution)
+            _step(axes, points.values_ns, points.at_least, looks[each.arm], tail=True)
         axes.set_yscale("log")
         largest = max(each.distribution.count for each in curves)
         decades = math.ceil(math.log10(max(largest, 10)))

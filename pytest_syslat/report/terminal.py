@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_syslat.findings import Severity
-from pytest_syslat.gate import CellResult, Verdict, family_sentence
+from pytest_syslat.gate import CellResult, Verdict, family_sentence, worst
 from pytest_syslat.report.growth import comparison_lines
 from pytest_syslat.report.places import write_attributions, write_confirmation, write_splits
 from pytest_syslat.report.screen import Screen
@@ -43,7 +43,6 @@ INTERVAL_COLUMNS = (
     *map(Column, ("Δ µs", "from µs", "to µs", "Δ %", "MDE µs", "budget")),
     Column("verdict", words=True),
 )
-WORST_FIRST = (Verdict.INVALID, Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.PASSED)
 STYLES: Mapping[Verdict, str] = {
     Verdict.PASSED: "green",
     Verdict.INCONCLUSIVE: "yellow",
@@ -274,8 +273,10 @@ def _rows(experiment: Experiment, results: Sequence[CellResult]) -> Iterator[Row
                 continue
             valid = [trial for trial in trials if not trial.refused]
             delta = by_cell.get((syscall, arm, "p50"))
-            verdict = worst_verdict(
-                each for each in results if (each.cell.syscall, each.cell.agent) == (syscall, arm)
+            verdict = worst(
+                each.verdict
+                for each in results
+                if (each.cell.syscall, each.cell.agent) == (syscall, arm)
             )
             if not valid:
                 word = "refused"
@@ -338,12 +339,6 @@ def _cost_rows(experiment: Experiment) -> Iterator[Row]:
                     Amount(sum(dropped) if dropped else None, 0),
                 )
             )
-
-
-def worst_verdict(results: Iterable[CellResult]) -> Verdict | None:
-    """The verdict that matters most among cells; None if none was judged."""
-    found = {result.verdict for result in results}
-    return next((verdict for verdict in WORST_FIRST if verdict in found), None)
 
 
 def cell_sentence(result: CellResult) -> str:

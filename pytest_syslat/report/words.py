@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pytest_syslat.gate import Verdict
+from pytest_syslat.gate import LIMIT_DECIMALS, WORST_FIRST, Verdict
 from pytest_syslat.report.model import Curve, Overhead, Report
 from pytest_syslat.settings import VANILLA
 
@@ -14,7 +14,6 @@ GAP = "\u00a0"
 """Between a number and its unit: no line may end there."""
 MOST_NAMED = 4
 """So many agents and syscalls are named in a sentence."""
-_WORST_FIRST = (Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASSED)
 
 
 def microseconds(value: float | None) -> str:
@@ -34,6 +33,29 @@ def signed_pct(value: float | None) -> str:
     if value is None:
         return ABSENT
     return f"{_minus(value, 1)}{GAP}%"
+
+
+def limit_pct(value: float | None) -> str:
+    """A limit in per cent, as exact as the gate writes it."""
+    return ABSENT if value is None else f"{_minus(value, LIMIT_DECIMALS['%'])}{GAP}%"
+
+
+def limit_us(value: float | None) -> str:
+    """A limit in µs, as exact as the gate writes it."""
+    return ABSENT if value is None else f"{_minus(value, LIMIT_DECIMALS['us'])}{GAP}µs"
+
+
+def judged_interval(cell: Overhead) -> str:
+    """The interval in the unit of the budget, so that the two can be compared."""
+    if cell.unit == "us":
+        return interval(limit_us(cell.low_us), limit_us(cell.high_us))
+    return interval(limit_pct(cell.low_pct), limit_pct(cell.high_pct))
+
+
+def allowance(budget: str | None) -> str:
+    """What a budget allows, such as `+2.5 µs`."""
+    allowed = (budget or "").rpartition("<=")[2]
+    return allowed.replace("us", f"{GAP}µs").replace("%", f"{GAP}%") or ABSENT
 
 
 def short_us(value: float | None) -> str:
@@ -71,37 +93,30 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def worst(cells: Sequence[Overhead]) -> Verdict | None:
-    """The verdict that matters most; None if nothing was judged."""
-    found = {each.verdict for each in cells}
-    return next((verdict for verdict in _WORST_FIRST if verdict in found), None)
-
-
 def headline(report: Report) -> str:
-    """What has regressed, in one sentence."""
+    """What is invalid and what has regressed, in one sentence."""
     judged = report.judged
     if not judged:
         return _without_verdict(report)
     counts = {
-        verdict: [each for each in judged if each.verdict is verdict] for verdict in _WORST_FIRST
-    }
-    words = {
-        Verdict.REGRESSED: "regressed",
-        Verdict.INVALID: "invalid",
-        Verdict.INCONCLUSIVE: "inconclusive",
-        Verdict.PASSED: "passed",
+        verdict: [each for each in judged if each.verdict is verdict] for verdict in WORST_FIRST
     }
     total = counted(len(judged), "judged figure")
-    for verdict in (Verdict.REGRESSED, Verdict.INVALID):
-        if counts[verdict]:
-            rest = [
-                f"{len(counts[each])} {words[each]}"
-                for each in _WORST_FIRST
-                if counts[each] and each is not verdict
-            ]
-            others = f"; {', '.join(rest)}" if rest else ""
-            verb = words[verdict] if verdict is Verdict.REGRESSED else _are(counts[verdict])
-            return f"{len(counts[verdict])} of {total} {verb}: {_named(counts[verdict])}{others}."
+    invalid, regressed = counts[Verdict.INVALID], counts[Verdict.REGRESSED]
+    if invalid or regressed:
+        parts = []
+        if invalid:
+            parts.append(f"{len(invalid)} of {total} {_are(invalid)}: {_named(invalid)}")
+        if regressed:
+            of_all = "" if invalid else f" of {total}"
+            parts.append(f"{len(regressed)}{of_all} regressed: {_named(regressed)}")
+        rest = [
+            f"{len(counts[each])} {each}"
+            for each in (Verdict.INCONCLUSIVE, Verdict.PASSED)
+            if counts[each]
+        ]
+        parts += [", ".join(rest)] if rest else []
+        return f"{'; '.join(parts)}."
     open_ones = counts[Verdict.INCONCLUSIVE]
     if not open_ones:
         return f"All {total} passed." if len(judged) > 1 else "The only judged figure passed."
@@ -169,7 +184,7 @@ def overhead_sentence(cells: Sequence[Overhead], syscall: str) -> str:
     if judged:
         verdicts = [
             f"{len(of_it)} {verdict}"
-            for verdict in _WORST_FIRST
+            for verdict in WORST_FIRST
             if (of_it := [each for each in judged if each.verdict is verdict])
         ]
         sentence += f" Of {counted(len(judged), 'judged figure')}: {listed(verdicts)}."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_syslat.report import github, markdown
-from pytest_syslat.report.files import write_files
-from pytest_syslat.report.model import read_report
+from pytest_syslat.report.files import MARKDOWN_NAME, write_markdown, write_page
+from pytest_syslat.report.model import ReportProblem, read_report
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +27,39 @@ class Written:
 
 
 def write_after_run(directory: Path) -> Written:
-    """Write the reports of a run, and tell GitHub Actions of it where that runs."""
-    annotations: tuple[str, ...] = ()
-    try:
-        report = read_report(directory)
-        if github.is_annotated_here():
-            annotations = tuple(github.workflow_commands(report))
-        page, text = write_files(report, directory)
-    except Exception as error:
-        # Figures are on disk by now: nothing that drawing meets may cost them, or the run.
-        words = " ".join(str(error).split()) or type(error).__name__
-        warning = f"no report was written: {words} (all figures are in {directory})"
-        return Written(None, (warning,), annotations)
-    content = text.read_text(encoding="utf-8")
-    problem = github.append_summary(content, markdown.headline_of(content))
-    return Written(page, (problem,) if problem else (), annotations)
+    """Write the reports of a run, and tell GitHub Actions of it where that runs.
+
+    Each part is tried by itself, the page last: most can go wrong with drawing, and a job has its
+    annotations and its summary all the same.
+    """
+    warnings: list[str] = []
+
+    def tried(problem: str, make: Callable[[], Made]) -> Made | None:
+        try:
+            return make()
+        except ReportProblem as known:
+            words = str(known)
+        except Exception as error:
+            # Figures are on disk by now: nothing that a report meets may cost them, or the run.
+            words = f"{problem}: {' '.join(str(error).split()) or type(error).__name__}"
+        warnings.append(f"{words} (all figures are in {directory})")
+        return None
+
+    report = tried("no report was written", lambda: read_report(directory))
+    if report is None:
+        return Written(None, tuple(warnings), ())
+    annotations: tuple[str, ...] | None = ()
+    if github.is_annotated_here():
+        annotations = tried("nothing is annotated", lambda: tuple(github.workflow_commands(report)))
+    missing = f"{MARKDOWN_NAME} was not written"
+    text = tried(missing, lambda: markdown.render(report))
+    if text is not None:
+        tried(missing, lambda: write_markdown(text, directory))
+        problem = tried(
+            "the summary of the job was not written",
+            lambda: github.append_summary(text, markdown.headline_of(text)),
+        )
+        if problem:
+            warnings.append(problem)
+    page = tried("the page was not written", lambda: write_page(report, directory))
+    return Written(page, tuple(warnings), annotations or ())

@@ -64,14 +64,33 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(
 
     monkeypatch.setattr("pytest_syslat.report.plots.forest", fail)
     project.setenv("GITHUB_ACTIONS", "true")
+    summary = project.path / "summary.md"
+    project.setenv("GITHUB_STEP_SUMMARY", str(summary))
     result = run(project, *REGRESSED)
     result.assert_outcomes(passed=16, failed=1, deselected=32)
-    told = f"warning: no report was written: no ink (all figures are in {project.results})"
+    told = f"warning: report.html was not written: no ink (all figures are in {project.results})"
     assert told in result.outlines
     assert not (project.results / "report.html").exists()
     assert project.run_json()["cells"]
     # What regressed is told all the same.
     assert len(commands(result)) == 1
+    text = (project.results / "report.md").read_text(encoding="utf-8")
+    assert "❌ regressed" in text
+    assert summary.read_text(encoding="utf-8") == f"{text}\n"
+
+
+def test_a_text_that_cannot_be_made_costs_nothing_else(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no words")
+
+    monkeypatch.setattr("pytest_syslat.report.markdown.method_lines", fail)
+    result = run(project, "--syslat-trials=1")
+    told = f"warning: report.md was not written: no words (all figures are in {project.results})"
+    assert told in result.outlines
+    assert (project.results / "report.html").exists()
+    assert not (project.results / "report.md").exists()
 
 
 def test_the_summary_of_a_job(project: Project) -> None:
@@ -118,12 +137,12 @@ def test_no_annotations_beside_the_plugin_that_annotates(project: Project) -> No
     assert commands(run(project, *REGRESSED, "-p", ANNOTATING)) == []
 
 
-def test_inconclusive_is_a_warning_under_strict(project: Project) -> None:
+def test_inconclusive_is_an_error_under_strict(project: Project) -> None:
     project.setenv("GITHUB_ACTIONS", "true")
     few = ["--syslat-budget=connect:p50<=+5%", "--syslat-trials=2"]
     assert commands(run(project, *few)) == []
     (line,) = commands(run(project, *few, "--syslat-strict"))
-    assert line.startswith("::warning title=syslat%3A connect-auditd-p50 inconclusive::")
+    assert line.startswith("::error title=syslat%3A connect-auditd-p50 inconclusive::")
 
 
 def test_growth_since_a_stored_run(project: Project) -> None:

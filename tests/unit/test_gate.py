@@ -16,9 +16,11 @@ from pytest_syslat.gate import (
     CellResult,
     Verdict,
     detectable_effect_sd,
+    fails,
     family_sentence,
     judge,
     overhead_rows,
+    worst,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +79,21 @@ def others(count: int, budget: Budget | None) -> list[CellData]:
 
 def test_cell_id() -> None:
     assert CELL.id == "connect-tetragon-p50"
+
+
+def test_while_a_trial_is_refused_nothing_is_known() -> None:
+    verdicts = [None, Verdict.PASSED, Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE]
+    assert worst(verdicts) is Verdict.INVALID
+    assert worst(verdicts[:3]) is Verdict.REGRESSED
+    assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert worst([None]) is None
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_fails_a_run(strict: bool) -> None:
+    failing = {verdict for verdict in (*Verdict, None) if fails(verdict, strict=strict)}
+    expected = {Verdict.REGRESSED, Verdict.INVALID}
+    assert failing == (expected | {Verdict.INCONCLUSIVE} if strict else expected)
 
 
 def test_absolute_budget_by_hand() -> None:

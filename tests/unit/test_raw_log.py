@@ -67,6 +67,17 @@ def test_lines_of_events() -> None:
     assert (trace.succeeded.count, trace.total, trace.succeeded.mean_ns) == (4, 4, 10_500)
 
 
+def test_lines_of_events_are_read_in_bulk() -> None:
+    """There are millions of them: an object for each would take gigabytes."""
+
+    class Log(bytes):
+        def splitlines(self, keepends: bool = False) -> list[bytes]:
+            raise AssertionError("an object for each line")
+
+    trace = read_log(Log(event_log({10_000: 3, 12_000: 1})), "events")
+    assert trace.succeeded.count == 4
+
+
 def test_failed_events_are_apart() -> None:
     log = event_log({10_000: 3, 12_000: 1}).replace(b"12000 3", b"12000 -111")
     trace = read_log(log, "events", CONNECT)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.findings import invalid, warning
 from pytest_syslat.gate import Verdict
-from pytest_syslat.report.model import ReportProblem, read_report
-from pytest_syslat.report.plots import POINTS, styles, thinned
+from pytest_syslat.report.model import Curve, ReportProblem, read_report
+from pytest_syslat.report.plots import POINTS, Words, ecdf, styles, tail, thinned
 from pytest_syslat.syscalls import SYSCALLS
 
 from .made_runs import calls, event_log, make_run
@@ -106,6 +108,23 @@ class TestCurves:
         report = read_report(tmp_path)
         assert report.missing_logs == ()
         assert report.curves[0].distribution == Distribution.from_counts({500: 2, 700: 1})
+
+    def test_no_more_logs_are_read_than_there_is_room_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Room for those of the first block: the second is missing in both arms, and told."""
+        StoredRun(syscalls=(CONNECT,), blocks=2).write(tmp_path)
+        sizes = {log.name: log.stat().st_size for log in tmp_path.glob("*/*.log")}
+        room = sum(size for name, size in sizes.items() if name.endswith("trial1.log"))
+        monkeypatch.setattr("pytest_syslat.report.model.MOST_LOG_BYTES", room)
+        report = read_report(tmp_path)
+        assert [(each.arm, each.trials) for each in report.curves] == [
+            ("vanilla", 1),
+            ("auditd", 1),
+        ]
+        assert [line.partition(":")[0] for line in report.missing_logs] == [
+            f"{arm}/{arm}_connect_trial2.log is left out" for arm in ("vanilla", "auditd")
+        ]
 
     def test_what_is_missing_is_told_and_the_rest_is_there(self, tmp_path: Path) -> None:
         StoredRun(syscalls=(CONNECT, OPENAT), blocks=2).write(tmp_path)
@@ -228,15 +247,17 @@ class TestNoRun:
 
 class TestThinned:
     def test_few_points_stay_as_they_are(self) -> None:
-        values, share = thinned(Distribution.from_counts({5: 1, 7: 2, 9: 1}))
-        assert values.tolist() == [5, 7, 9]
-        assert share.tolist() == [0.25, 0.75, 1.0]
+        points = thinned(Distribution.from_counts({5: 1, 7: 2, 9: 1}))
+        assert points.values_ns.tolist() == [5, 7, 9]
+        assert points.within.tolist() == [0.25, 0.75, 1.0]
+        assert points.at_least.tolist() == [1.0, 0.75, 0.25]
 
     def test_each_point_is_exact_and_the_slowest_calls_are_all_there(self) -> None:
         random = np.random.default_rng(4)
         samples = np.unique((random.lognormal(9, 1, 60_000)).astype(np.int64))
         distribution = Distribution.from_samples(samples)
-        values, share = thinned(distribution)
+        points = thinned(distribution)
+        values, share = points.values_ns, points.within
         assert values.size <= POINTS
         # By brute force, from the single calls.
         expected = [np.mean(samples <= value) for value in values]
@@ -245,6 +266,32 @@ class TestThinned:
         assert set(np.sort(samples)[-10:]) <= set(values)
         # No gap in the middle is wider than a point's share.
         assert np.diff(share).max() < 2 / (POINTS / 2)
+
+    def test_what_is_drawn_is_exact_at_each_point(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A million calls with far more values than points are drawn: counted one by one."""
+        random = np.random.default_rng(7)
+        calls = np.sort((2_000 + random.lognormal(8, 1.1, 1_000_000)).astype(np.int64))
+        curves = [Curve("connect", "vanilla", 1, Distribution.from_samples(calls))]
+        drawn: list[tuple[np.ndarray, np.ndarray]] = []
+        plot = Axes.plot
+
+        def noted(axes: Axes, x: Any, y: Any, *args: Any, **options: Any) -> Any:
+            drawn.append((np.asarray(x), np.asarray(y)))
+            return plot(axes, x, y, *args, **options)
+
+        monkeypatch.setattr(Axes, "plot", noted)
+        words = Words("name", "title", "description")
+        ecdf(curves, styles(["vanilla"]), words)
+        tail(curves, styles(["vanilla"]), words)
+        (x, within_pct), (slow_x, at_least) = drawn
+        # The line of the first begins with a rise from 0.
+        assert (x[0], within_pct[0]) == (calls[0], 0)
+        up_to = np.searchsorted(calls, x[1:], side="right")
+        assert within_pct[1:] == pytest.approx(up_to / 10_000, rel=1e-12)
+        not_below = 1_000_000 - np.searchsorted(calls, slow_x, side="left")
+        assert at_least == pytest.approx(not_below / 1_000_000, rel=1e-12)
+        assert 250 < slow_x.size <= POINTS
+        assert (at_least[0], slow_x[-1]) == (1, calls[-1])
 
 
 class TestStyles:

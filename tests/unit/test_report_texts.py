@@ -71,6 +71,24 @@ def cell(verdict: Verdict | None, name: str = "connect-auditd-p50", pct: float =
     )
 
 
+def near_their_budgets() -> tuple[Overhead, ...]:
+    """One decimal of the limits that decide would be on the budget; the last is not judged."""
+    return (
+        dataclasses.replace(
+            cell(Verdict.REGRESSED), low_pct=10.04, high_pct=12.5, low_us=1.004, high_us=1.25
+        ),
+        dataclasses.replace(
+            cell(Verdict.PASSED, "connect-auditd-p99", 2.0),
+            budget="*:p99<=+0.5us",
+            low_pct=-0.1,
+            high_pct=4.99,
+            low_us=-0.01,
+            high_us=0.499,
+        ),
+        dataclasses.replace(cell(None, "connect-auditd-mean"), low_pct=-1.0, high_pct=2.0),
+    )
+
+
 def with_cells(report: Report, *cells: Overhead, **changes: object) -> Report:
     return dataclasses.replace(report, overheads=cells, growth=(), **changes)  # type: ignore[arg-type]
 
@@ -119,6 +137,13 @@ class TestHeadline:
             (
                 ["passed", "invalid"],
                 "1 of 2 judged figures is invalid: connect under auditd (p50 +12.5 %); 1 passed.",
+            ),
+            (
+                ["regressed", "invalid", "passed"],
+                (
+                    "1 of 3 judged figures is invalid: connect under auditd (p50 +12.5 %); "
+                    "1 regressed: connect under auditd (p50 +12.5 %); 1 passed."
+                ),
             ),
         ],
     )
@@ -174,6 +199,14 @@ class TestPage:
             assert re.search(r"<details>.*<table>.*</table>.*</details>", figure, re.DOTALL)
             assert svg.findall(".//{*}text")
 
+    def test_what_is_invalid_comes_before_what_regressed(self, report: Report) -> None:
+        """As in the terminal: nothing is known while a trial is refused."""
+        verdicts = (Verdict.PASSED, Verdict.REGRESSED, Verdict.INVALID, Verdict.INCONCLUSIVE)
+        page = html.render(with_cells(report, *map(cell, verdicts)))
+        assert '<h1 class="invalid">' in page
+        badges = re.findall(r'<td><span class="badge [a-z]+">([a-z]+)<', page)
+        assert badges[:4] == ["invalid", "regressed", "inconclusive", "passed"]
+
     def test_headings_are_in_order(self, page: str) -> None:
         levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
         assert levels[0] == 1
@@ -207,6 +240,17 @@ class TestPage:
         assert re.search(r"auditd\s+8,000\s+8\s+11\.0 µs\s+11\.0 µs\s+11\.0 µs\s+11\.0 µs", text)
         assert "others used 9% of it" in text
         assert "others used more than 5 % of the core while tracing" in text
+
+    def test_an_interval_can_be_compared_with_its_budget(self, report: Report) -> None:
+        page = html.render(with_cells(report, *near_their_budgets()))
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page)).replace(GAP, " ")
+        verdicts = text.partition("How much slower each syscall is")[0]
+        assert "+10.04 % … +12.50 % +10 %" in verdicts
+        assert "−0.010 µs … +0.499 µs +0.5 µs" in verdicts
+        # Beside the plot both units are there, whatever the budget.
+        beside = text.partition("How much slower each syscall is")[2]
+        assert "+1.004 µs … +1.250 µs +10.04 % … +12.50 % +10 %" in beside
+        assert "−0.010 µs … +0.499 µs −0.10 % … +4.99 % +0.5 µs" in beside
 
     def test_what_was_not_measured_says_how_to_get_it(self, tmp_path: Path) -> None:
         page = html.render(read_report(StoredRun(blocks=2).write(tmp_path)))
@@ -292,10 +336,17 @@ class TestMarkdown:
         assert text.startswith("## Syscall latency: 1 of 1 judged figure regressed: ")
         assert (
             "| connect | auditd | p50 | 10.000 µs | 11.250 µs | +12.5 % (+1.250 µs) | "
-            "+5.0 % … +20.0 % | +10% | ❌ regressed |"
+            "+5.00 % … +20.00 % | +10 % | ❌ regressed |"
         ) in text
         assert "- connect-auditd-p50 regressed: a reason" in text
         assert "- warning **other-load**, 1 trial: others used 9% of it" in text
+
+    def test_an_interval_can_be_compared_with_its_budget(self, report: Report) -> None:
+        cells = near_their_budgets()
+        text = markdown.render(with_cells(report, *cells)).replace(GAP, " ")
+        assert "| +10.04 % … +12.50 % | +10 % | ❌ regressed |" in text
+        assert "| −0.010 µs … +0.499 µs | +0.5 µs | ✅ passed |" in text
+        assert "| −1.00 % … +2.00 % | – | – |" in text
 
     def test_names_of_users_are_text(self, report: Report) -> None:
         hostile = dataclasses.replace(cell(Verdict.PASSED), agent=HOSTILE)
@@ -326,6 +377,18 @@ class TestFiles:
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         for link in re.findall(r'<li><a href="([^"#]+)"', page):
             assert (tmp_path / link).exists(), link
+
+    def test_what_cannot_be_drawn_costs_no_text(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("no\nink")
+
+        monkeypatch.setattr("pytest_syslat.report.plots.forest", fail)
+        StoredRun(syscalls=(CONNECT,), blocks=1).write(tmp_path)
+        with pytest.raises(ReportProblem, match=r"^report\.html was not written: no ink$"):
+            write_reports(tmp_path)
+        assert (tmp_path / "report.md").exists()
 
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(ReportProblem, match=r"run\.json cannot be read"):
@@ -367,10 +430,10 @@ class TestGithub:
             ),
         ]
 
-    def test_a_warning_for_what_fails_under_strict(self, report: Report) -> None:
+    def test_an_error_for_what_fails_under_strict(self, report: Report) -> None:
         strict = with_cells(report, cell(Verdict.INCONCLUSIVE), strict=True)
         (line,) = github.workflow_commands(strict)
-        assert line.startswith("::warning title=syslat%3A connect-auditd-p50 inconclusive::")
+        assert line.startswith("::error title=syslat%3A connect-auditd-p50 inconclusive::")
 
     def test_the_summary_is_appended_to(self, tmp_path: Path) -> None:
         file = tmp_path / "summary"
