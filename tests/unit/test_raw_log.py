@@ -74,7 +74,7 @@ def test_lines_of_events_are_read_in_bulk() -> None:
         def splitlines(self, keepends: bool = False) -> list[bytes]:
             raise AssertionError("an object for each line")
 
-    trace = read_log(Log(event_log({10_000: 3, 12_000: 1})), "events")
+    trace = read_log(Log(event_log({10_000: 3, 12_000: 1})), "events", CONNECT)
     assert trace.succeeded.count == 4
 
 
