@@ -35,7 +35,7 @@ def test_main_job_passes(finished: Project, cluster: Cluster) -> None:
 
 def test_files_are_those_of_a_run_on_a_host(finished: Project) -> None:
     root = finished.results
-    expected = {"run.json"}  # and no overhead.csv: there is no agent
+    expected = {"run.json", "report.html", "report.md"}  # and no overhead.csv: there is no agent
     names = (
         "summary.csv",
         "stats_iqr.csv",

@@ -219,7 +219,8 @@ def test_missing_core_is_replaced_by_the_last(finished: Finished) -> None:
 
 def test_main_job_leaves_every_file_with_its_header(finished: Finished) -> None:
     root = finished.project.results
-    expected = {root / "run.json", root / "overhead.csv"}
+    names = ("run.json", "overhead.csv", "report.html", "report.md")
+    expected = {root / name for name in names}
     for arm in ARMS:
         expected |= {root / arm / f"{arm}_{name}" for name in (*HEADERS, "sysinfo.txt")}
         expected |= {root / arm / f"{arm}_{syscall}_trial1.log" for syscall in SYSCALLS}
@@ -325,11 +326,11 @@ def test_table_is_printed(finished: Finished) -> None:
                 for row in finished.project.rows(f"{arm}/{arm}_summary.csv")
                 if (row["syscall"], row["filter"]) == (syscall, "raw")
             ]
-            assert re.search(
-                rf"^{syscall} +{arm} +{re.escape(row['p50_us'])} +{re.escape(row['p99_us'])} ",
-                table,
-                re.MULTILINE,
-            )
+            found = re.search(rf"^{syscall} +{arm} +([\d.,]+) +([\d.,]+) ", table, re.MULTILINE)
+            assert found, table
+            shown_us = [float(number.replace(",", "")) for number in found.groups()]
+            # Eighty columns have room for four digits.
+            assert shown_us == pytest.approx([float(row["p50_us"]), float(row["p99_us"])], rel=1e-3)
     assert f"files: {finished.project.results}" in table
 
 
