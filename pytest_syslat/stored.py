@@ -118,7 +118,9 @@ def read_run_json(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(file.read_bytes())
     except OSError as error:
-        raise StoredProblem(f"{file} cannot be read: {error.strerror or error}") from None
+        raise StoredProblem(
+            f"{file} cannot be read: {error.strerror or error}: give the result directory of a run"
+        ) from None
     except ValueError:
         raise StoredProblem(f"{file} is no JSON: is it the file of a run?") from None
     if not isinstance(stored, dict) or not isinstance(stored.get("schema"), int):

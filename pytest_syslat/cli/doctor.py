@@ -120,7 +120,11 @@ def _lines(place: str, checks: Sequence[Check], count: dict[str, int]) -> Iterat
         if each.mend:
             for line in _wrapped(f"{indent}→ {each.mend}", f"{indent}  ", width):
                 yield Line(line)
-    told = f"{count['problem']} problems, {count['warning']} warnings, {count['ok']} fine"
+    told = ", ".join(
+        f"{count[status]} {status}{'' if count[status] == 1 else 's'}"
+        for status in ("problem", "warning")
+    )
+    told += f", {count['ok']} fine"
     if count["problem"]:
         yield Line(f"it cannot be measured here: {told}", Style.BAD)
     else:

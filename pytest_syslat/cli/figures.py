@@ -22,6 +22,8 @@ STYLES = {
     Verdict.INCONCLUSIVE: Style.WARNING,
     None: Style.PLAIN,
 }
+LARGEST_PCT = 1_000_000
+"""A limit above it says only that the blocks are too few, in more digits than fit a table."""
 OVERHEAD_HEAD = ("cell", "verdict", "vanilla µs", "Δ µs", "Δ %", "interval, %")
 
 
@@ -49,7 +51,10 @@ def interval_pct(result: CellResult) -> str:
     """The interval in per cent of vanilla, as `-1.2 … +3.4`."""
     if math.isnan(result.ci_low_pct) or math.isnan(result.ci_high_pct):
         return ABSENT
-    return f"{number(result.ci_low_pct, 1, sign=True)} … {number(result.ci_high_pct, 1, sign=True)}"
+    low = number(result.ci_low_pct, 1, sign=True)
+    if result.ci_high_pct > LARGEST_PCT:
+        return f"{low} … > {LARGEST_PCT:+,.0f}"
+    return f"{low} … {number(result.ci_high_pct, 1, sign=True)}"
 
 
 def number(value: float, decimals: int, *, sign: bool = False) -> str:

@@ -234,7 +234,7 @@ def _overhead_part(report: Report) -> Part:
         notes.append(f"{report.family[0].upper()}{report.family[1:]}.")
     lead = (
         "How much slower each syscall is with an agent than without, per cent and µs. The bar is "
-        "the interval in which the true overhead lies; green is what the budget allows."
+        "the interval in which the true overhead should lie; green is what the budget allows."
     )
     if not report.overheads:
         lead = "No overhead was computed."
@@ -347,7 +347,8 @@ def _distribution_part(report: Report, looks: dict[str, plots.Style]) -> Part:
         )
     lead = (
         "Every traced call of all trials that count, as exact counts. The left edge is the fast "
-        "path; a second step is a second kind of call. Verdicts rest on trials, not on this pool."
+        "path; a second step is a second kind of call. Verdicts rest on trials, not on this pool: "
+        "its p50 is not the mean of the trials' p50 that the tables have."
     )
     if not cards:
         lead = "No distribution can be drawn: no raw log of this run could be read."

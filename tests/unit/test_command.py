@@ -251,7 +251,7 @@ def test_doctor_tells_each_check_with_its_mend(
             "           → say so",
             "✘ lmbench  not found",
             "           → install it",
-            "it cannot be measured here: 1 problems, 1 warnings, 1 fine",
+            "it cannot be measured here: 1 problem, 1 warning, 1 fine",
         ]
     result, out, _ = told("doctor", "--json")
     found = json.loads(out)
