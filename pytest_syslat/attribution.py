@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_syslat.agents.protocol import Agent
 from pytest_syslat.bpf_programs import RUNTIME_KINDS, BpfProgram, bpftool_list, list_programs
@@ -46,6 +47,19 @@ class Attribution:
     calls: int
     shares: tuple[ProgramShare, ...]
     """The largest first."""
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Attribution:
+        """What `asdict` has made of one, as run.json holds it.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is not so.
+        """
+        shares = (
+            ProgramShare(**{**share, "attached_to": tuple(share["attached_to"])})
+            for share in entry["shares"]
+        )
+        return cls(str(entry["agent"]), str(entry["syscall"]), int(entry["calls"]), tuple(shares))
 
     def with_remainder(self, overhead_us: float | None) -> Attribution:
         """With what the user pays above vanilla and no program of the agent accounts for.

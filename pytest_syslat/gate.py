@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_syslat.budget import Budget
 
-OVERHEAD_COLUMNS = (
-    "agent",
-    "syscall",
-    "figure",
-    "placement",
-    "blocks",
+CELL_FIGURES = (
     "vanilla_us",
     "agent_us",
     "delta_us",
@@ -34,6 +29,16 @@ OVERHEAD_COLUMNS = (
     "ci_low_pct",
     "ci_high_pct",
     "mde_us",
+)
+"""The figures of a result, in the order in which they are told."""
+
+OVERHEAD_COLUMNS = (
+    "agent",
+    "syscall",
+    "figure",
+    "placement",
+    "blocks",
+    *CELL_FIGURES,
     "budget",
     "p_adjusted",
     "verdict",

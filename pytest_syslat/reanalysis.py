@@ -19,7 +19,7 @@ from pytest_syslat import __version__
 from pytest_syslat.agent_cost import AgentCost
 from pytest_syslat.analysis import Analysis
 from pytest_syslat.arms import Switch
-from pytest_syslat.attribution import REMAINDER, Attribution, ProgramShare
+from pytest_syslat.attribution import REMAINDER, Attribution
 from pytest_syslat.budget import FIGURES, Budget, budget_for
 from pytest_syslat.comparison import AGAINST_FLAG, BASELINE_FLAG, ComparedRun, Comparison
 from pytest_syslat.distribution import Distribution
@@ -453,12 +453,7 @@ def _weakness(sentence: str, syscalls: Collection[str]) -> Weakness:
 def _attributed(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Attribution]:
     """Shares of programs as they were counted; the remainder is computed anew."""
     found = {}
-    for entry in entries:
-        shares = tuple(
-            ProgramShare(**{**share, "attached_to": tuple(share["attached_to"])})
-            for share in entry["shares"]
-            if share["owner"] != REMAINDER
-        )
-        agent, syscall = str(entry["agent"]), str(entry["syscall"])
-        found[syscall, agent] = Attribution(agent, syscall, int(entry["calls"]), shares)
+    for each in map(Attribution.from_dict, entries):
+        counted = tuple(share for share in each.shares if share.owner != REMAINDER)
+        found[each.syscall, each.agent] = replace(each, shares=counted)
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
 
+from pytest_syslat.attribution import Attribution
 from pytest_syslat.gate import WORST_FIRST, Verdict, worst
 from pytest_syslat.report import plots
 from pytest_syslat.report.meaning import MEANING_BY_CODE, SEVERITY_MEANING
@@ -16,7 +17,6 @@ from pytest_syslat.report.model import (
     FindingGroup,
     Overhead,
     Places,
-    Programs,
     Report,
     TrialPoint,
 )
@@ -45,7 +45,7 @@ from pytest_syslat.report.words import (
     tail_sentence,
 )
 
-Item = TypeVar("Item", Overhead, Places, Programs)
+Item = TypeVar("Item", Overhead, Places, Attribution)
 
 TEMPLATE = "report.html.j2"
 SYMBOLS = {
@@ -540,7 +540,7 @@ def _places_table(places: Sequence[Places], syscall: str) -> Table:
     )
 
 
-def _programs_sentence(programs: Sequence[Programs], syscall: str) -> str:
+def _programs_sentence(programs: Sequence[Attribution], syscall: str) -> str:
     sentences = []
     for each in programs:
         largest = max(each.shares, key=lambda share: share.ns_per_call, default=None)
@@ -556,7 +556,7 @@ def _programs_sentence(programs: Sequence[Programs], syscall: str) -> str:
     return " ".join(sentences)
 
 
-def _programs_table(programs: Sequence[Programs], syscall: str) -> Table:
+def _programs_table(programs: Sequence[Attribution], syscall: str) -> Table:
     return Table(
         ("agent", "owner", "program", "attached to", "runs per call", "ns per call"),
         [

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from pytest_syslat.attribution import Attribution
 from pytest_syslat.budget import parse_budget
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.gate import Verdict
@@ -126,26 +127,6 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """What one BPF program takes of a call."""
-
-    owner: str
-    program: str
-    attached_to: tuple[str, ...]
-    runs_per_call: float | None
-    ns_per_call: float
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """Who spends the time of a syscall under an agent."""
-
-    syscall: str
-    agent: str
-    shares: tuple[Share, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Cost:
     """What an arm itself costs while a syscall is measured; None: not known.
 
@@ -220,7 +201,7 @@ class Report:
     missing_logs: tuple[str, ...]
     """Sentences about logs that could not be used."""
     places: tuple[Places, ...]
-    programs: tuple[Programs, ...]
+    programs: tuple[Attribution, ...]
     costs: tuple[Cost, ...]
     findings: tuple[FindingGroup, ...]
     stored: tuple[Stored, ...]
@@ -342,7 +323,7 @@ def _report(directory: Path, run: Mapping[str, Any]) -> Report:
         curves=tuple(curves),
         missing_logs=tuple(missing),
         places=_sorted(map(_places, run.get("split", ())), syscalls, arms),
-        programs=_sorted(map(_programs, run.get("attribution", ())), syscalls, arms),
+        programs=_sorted(map(Attribution.from_dict, run.get("attribution", ())), syscalls, arms),
         costs=tuple(
             cost
             for syscall in syscalls
@@ -507,23 +488,6 @@ def _places(entry: Mapping[str, Any]) -> Places:
         int(entry["blocks"]),
         parts,
         tuple(map(str, entry.get("impossible", ()))),
-    )
-
-
-def _programs(entry: Mapping[str, Any]) -> Programs:
-    return Programs(
-        str(entry["syscall"]),
-        str(entry["agent"]),
-        tuple(
-            Share(
-                str(each["owner"]),
-                str(each["program"]),
-                tuple(map(str, each["attached_to"])),
-                _number(each["runs_per_call"]),
-                float(each["ns_per_call"]),
-            )
-            for each in entry["shares"]
-        ),
     )
 
 

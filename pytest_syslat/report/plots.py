@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_syslat.attribution import AGENT, OTHER, REMAINDER, TRACER
+from pytest_syslat.attribution import AGENT, OTHER, REMAINDER, TRACER, Attribution, ProgramShare
 from pytest_syslat.distribution import Distribution
 from pytest_syslat.gate import Verdict
-from pytest_syslat.report.model import Curve, Overhead, Places, Programs, Share, TrialPoint
+from pytest_syslat.report.model import Curve, Overhead, Places, TrialPoint
 from pytest_syslat.report.svg import embed
 from pytest_syslat.report.words import duration_ns, short_pct, short_us
 from pytest_syslat.settings import VANILLA
@@ -532,9 +532,9 @@ def places(found: Sequence[Places], words: Words) -> Plot:
     return Plot(svg, (note,) if clipped else ())
 
 
-def programs(found: Sequence[Programs], words: Words) -> Plot:
+def programs(found: Sequence[Attribution], words: Words) -> Plot:
     """Draw the time that BPF programs take of a call, the largest first, and what remains."""
-    rows: list[str | Share] = []
+    rows: list[str | ProgramShare] = []
     hidden = 0
     for each in found:
         own = [share for share in each.shares if share.owner != REMAINDER]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from pytest_syslat.budget import FIGURES
+from pytest_syslat.gate import CELL_FIGURES
 from pytest_syslat.settings import VANILLA
 from pytest_syslat.unpaired import growth_rows
 
@@ -22,18 +23,6 @@ Properties: TypeAlias = list[tuple[str, object]]
 
 CONDITIONS = ("node", "testbed", "kernel", "bpftrace", "lmbench")
 """Facts of sysinfo that a figure hangs on most; the rest is in the files of the run."""
-
-CELL_FIGURES = (
-    "vanilla_us",
-    "agent_us",
-    "delta_us",
-    "delta_pct",
-    "ci_low_us",
-    "ci_high_us",
-    "ci_low_pct",
-    "ci_high_pct",
-    "mde_us",
-)
 
 _OURS: pytest.StashKey[Properties] = pytest.StashKey()
 
