@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pytest_syslat.agents.protocol import KernelTime, Processes
@@ -74,6 +76,55 @@ class AgentCost:
         if self.threads_on_core is not None:
             plain["threads_on_core"] = list(self.threads_on_core)
         return plain
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> AgentCost:
+        """What `as_dict` has made of one; raises TypeError if it is not so."""
+        names = entry.get("threads_on_core")
+        return cls(**{**entry, "threads_on_core": None if names is None else tuple(names)})
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCost:
+    """What an arm itself costs while a syscall is measured; None: not known.
+
+    Means over trials, memory and threads at their worst, drops in sum.
+    """
+
+    syscall: str
+    arm: str
+    cpu_s: float | None
+    cpu_pct_of_core: float | None
+    peak_memory_mb: float | None
+    threads_on_core: int | None
+    calls_per_s: float | None
+    dropped: int | None
+
+    @classmethod
+    def of(cls, syscall: str, arm: str, trials: Sequence[AgentCost]) -> ArmCost:
+        """Of the trials that count."""
+        memory_mb = _known(each.peak_memory_mb for each in trials)
+        on_core = [len(each.threads_on_core) for each in trials if each.threads_on_core is not None]
+        dropped = [each.dropped for each in trials if each.dropped is not None]
+        return cls(
+            syscall=syscall,
+            arm=arm,
+            cpu_s=_mean(each.cpu_s for each in trials),
+            cpu_pct_of_core=_mean(each.cpu_pct_of_core for each in trials),
+            peak_memory_mb=max(memory_mb, default=None),
+            threads_on_core=max(on_core, default=None),
+            calls_per_s=_mean(each.calls_per_s for each in trials),
+            dropped=sum(dropped) if dropped else None,
+        )
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = _known(values)
+    return fmean(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,16 +339,11 @@ def _without_log(entry: Mapping[str, Any]) -> Trial:
         runs_untraced=(),
         runs_traced=(),
         findings=stored_findings(entry["findings"]),
-        cost=None if cost is None else _cost(cost),
+        cost=None if cost is None else AgentCost.from_dict(cost),
         attempt=int(entry["attempt"]),
         wanted=Placement(entry["placement_wanted"]),
         order=None if order is None else tuple(map(_program_order, order)),
     )
-
-
-def _cost(entry: Mapping[str, Any]) -> AgentCost:
-    names = entry.get("threads_on_core")
-    return AgentCost(**{**entry, "threads_on_core": None if names is None else tuple(names)})
 
 
 def _program_order(entry: Mapping[str, Any]) -> ProgramOrder:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
 
+from pytest_syslat.agent_cost import ArmCost
 from pytest_syslat.attribution import Attribution
 from pytest_syslat.gate import WORST_FIRST, Verdict, worst
 from pytest_syslat.report import plots
 from pytest_syslat.report.meaning import MEANING_BY_CODE, SEVERITY_MEANING
 from pytest_syslat.report.model import (
-    Cost,
     Curve,
     FindingGroup,
     Overhead,
@@ -594,7 +594,7 @@ def _cost_part(report: Report) -> Part | None:
     )
 
 
-def _cost_table(costs: Sequence[Cost]) -> Table:
+def _cost_table(costs: Sequence[ArmCost]) -> Table:
     def shown(value: float | None, decimals: int) -> str:
         return ABSENT if value is None else f"{value:,.{decimals}f}"
 

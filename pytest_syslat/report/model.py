@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from pytest_syslat.agent_cost import AgentCost, ArmCost
 from pytest_syslat.attribution import Attribution
 from pytest_syslat.budget import parse_budget
 from pytest_syslat.distribution import Distribution
@@ -127,23 +127,6 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What an arm itself costs while a syscall is measured; None: not known.
-
-    Means over the trials that count, memory and threads at their worst, drops in sum.
-    """
-
-    syscall: str
-    arm: str
-    cpu_s: float | None
-    cpu_pct_of_core: float | None
-    peak_memory_mb: float | None
-    threads_on_core: int | None
-    calls_per_s: float | None
-    dropped: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class FindingGroup:
     """All findings of one code and weight."""
 
@@ -202,7 +185,7 @@ class Report:
     """Sentences about logs that could not be used."""
     places: tuple[Places, ...]
     programs: tuple[Attribution, ...]
-    costs: tuple[Cost, ...]
+    costs: tuple[ArmCost, ...]
     findings: tuple[FindingGroup, ...]
     stored: tuple[Stored, ...]
     system: Mapping[str, str]
@@ -491,46 +474,15 @@ def _places(entry: Mapping[str, Any]) -> Places:
     )
 
 
-def _cost(syscall: str, arm: str, trials: Sequence[Mapping[str, Any]]) -> Cost | None:
-    costs: list[Mapping[str, Any]] = [
-        each["cost"]
+def _cost(syscall: str, arm: str, trials: Sequence[Mapping[str, Any]]) -> ArmCost | None:
+    costs = [
+        AgentCost.from_dict(each["cost"])
         for each in trials
         if (each["syscall"], each["label"]) == (syscall, arm)
         and each.get("cost")
         and not each["refused"]
     ]
-    if not costs:
-        return None
-
-    def known(of: Callable[[Mapping[str, Any]], float | None]) -> list[float]:
-        return [value for value in map(of, costs) if value is not None]
-
-    def mean(values: Sequence[float]) -> float | None:
-        return statistics.fmean(values) if values else None
-
-    memory = known(lambda cost: cost["peak_memory_bytes"])
-    on_core = known(
-        lambda cost: None if cost["threads_on_core"] is None else len(cost["threads_on_core"])
-    )
-    dropped = known(lambda cost: cost["dropped"])
-    return Cost(
-        syscall=syscall,
-        arm=arm,
-        cpu_s=mean(known(lambda cost: cost["cpu_s"])),
-        cpu_pct_of_core=mean(
-            known(
-                lambda cost: (
-                    100 * cost["cpu_s"] / cost["duration_s"]
-                    if cost["cpu_s"] is not None and cost["duration_s"]
-                    else None
-                )
-            )
-        ),
-        peak_memory_mb=max(memory) / 1e6 if memory else None,
-        threads_on_core=int(max(on_core)) if on_core else None,
-        calls_per_s=mean(known(lambda cost: cost["calls_per_s"])),
-        dropped=int(sum(dropped)) if dropped else None,
-    )
+    return ArmCost.of(syscall, arm, costs) if costs else None
 
 
 def _findings(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_syslat.agent_cost import ArmCost
 from pytest_syslat.findings import Severity
 from pytest_syslat.gate import CellResult, Verdict, family_sentence, worst
 from pytest_syslat.report.growth import comparison_lines
@@ -312,7 +313,7 @@ def _means(trials: Sequence[AnyTrial]) -> list[Amount]:
 
 
 def _cost_rows(experiment: Experiment) -> Iterator[Row]:
-    """Means over trials; memory and threads at their worst, drops in sum."""
+    """What each arm itself costs, of those of which something is known."""
     for syscall in experiment.settings.syscall_names:
         for arm in experiment.settings.arms:
             costs = [
@@ -322,21 +323,17 @@ def _cost_rows(experiment: Experiment) -> Iterator[Row]:
             ]
             if not costs:
                 continue
-            on_core = [
-                len(cost.threads_on_core) for cost in costs if cost.threads_on_core is not None
-            ]
-            memory_mb = [cost.peak_memory_mb for cost in costs if cost.peak_memory_mb is not None]
-            dropped = [cost.dropped for cost in costs if cost.dropped is not None]
+            cost = ArmCost.of(syscall, arm, costs)
             yield Row(
                 (
                     syscall,
                     arm,
-                    Amount(_mean([cost.cpu_s for cost in costs]), 2),
-                    Amount(_mean([cost.cpu_pct_of_core for cost in costs]), 1),
-                    Amount(max(memory_mb, default=None), 1),
-                    Amount(max(on_core, default=None), 0),
-                    Amount(_mean([cost.calls_per_s for cost in costs]), 0),
-                    Amount(sum(dropped) if dropped else None, 0),
+                    Amount(cost.cpu_s, 2),
+                    Amount(cost.cpu_pct_of_core, 1),
+                    Amount(cost.peak_memory_mb, 1),
+                    Amount(cost.threads_on_core, 0),
+                    Amount(cost.calls_per_s, 0),
+                    Amount(cost.dropped, 0),
                 )
             )
 
